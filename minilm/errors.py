@@ -1,0 +1,47 @@
+"""Every exception that minilm raises on purpose, and when.
+
+Each derives from the built-in class that a Python reader would expect, so that
+`except ValueError` keeps working; each message carries the numbers.
+"""
+
+from __future__ import annotations
+
+
+class MinilmError(Exception):
+    """Base of all of them: `except MinilmError` catches what this library refuses."""
+
+
+class ShapeError(MinilmError, ValueError):
+    """Shapes do not fit: says which operation, the shapes, and the two numbers that differ."""
+
+
+class DtypeError(MinilmError, TypeError):
+    """An element type that the operation has no meaning for."""
+
+
+class AutogradError(MinilmError, RuntimeError):
+    """A gradient was asked for that cannot be given: no graph, a freed graph, an overwritten value."""
+
+
+class AnomalyError(MinilmError, RuntimeError):
+    """`detect_anomaly()` saw a NaN or an infinity being born; the message says where."""
+
+
+class DeviceError(MinilmError, RuntimeError):
+    """A device that is not here; the message says what is missing."""
+
+
+class BackendError(MinilmError, RuntimeError):
+    """A kernel backend that was asked for by name cannot serve; the message says why."""
+
+
+class ConfigError(MinilmError, ValueError):
+    """A configuration with an unknown key or an impossible value."""
+
+
+class DataError(MinilmError, ValueError):
+    """A corpus, token file or tokenizer file that cannot be used; the message names the file."""
+
+
+class CheckpointError(MinilmError, ValueError):
+    """A checkpoint that is missing, truncated or does not fit the model; the message names the file."""
