@@ -1,0 +1,351 @@
+"""The backward walk: `Tensor.backward` and `autograd.grad`.
+
+Every node has a number, nodes point only at older nodes, so taking the highest number first visits
+each node after everything that used its results: a topological order without sorting and without
+recursion. A heap holds the nodes that have received gradients and wait for their turn.
+
+Nothing is written to any `.grad` before the walk is over, so that an interrupt or an error inside
+it leaves all gradients as they were.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from minilm.autograd import anomaly
+from minilm.modes import enable_grad, no_grad, state
+from minilm.tape import Node
+from minilm.device import array_module
+from minilm.errors import AutogradError, ShapeError
+from minilm.tensor import Tensor, wrap
+
+Array = Any
+Gradient = Any  # an array, or a Tensor while the walk itself is recorded
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradient of `tensors` into the `.grad` of every leaf that they depend on.
+
+    Args:
+        tensors: what to differentiate.
+        grad_tensors: for each a gradient of its shape; may be left out for one-element tensors (1).
+        retain_graph: keep saved values for another walk; by default only if `create_graph`.
+        create_graph: record the walk, so that the gradients can be differentiated again.
+        inputs: add into these tensors' `.grad` only; by default into every leaf's.
+
+    Errors: AutogradError where there is no graph, or it was freed or overwritten.
+    """
+    roots = _roots(tensors, grad_tensors, create_graph)
+    keep = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        walk = _Walk(keep, create_graph)
+        walk.run(roots)
+        walk.deliver(walk.leaves.values())
+        return
+    wanted = _listed(inputs)
+    gradients = grad(tensors, wanted, grad_tensors, keep, create_graph, allow_unused=True)
+    _deliver([(t, g.array if not create_graph else g) for t, g in zip(wanted, gradients) if g is not None])
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`, as Tensors; no `.grad` is touched.
+
+    The walk visits only what lies between the two. An input that the outputs do not depend on is an
+    error, unless `allow_unused` (None comes back for it) or `materialize_grads` (zeros come back).
+    Shapes: each result has its input's shape.
+    """
+    roots = _roots(outputs, grad_outputs, create_graph)
+    wanted = _listed(inputs)
+    for position, tensor in enumerate(wanted):
+        if not tensor.requires_grad:
+            raise AutogradError(f"grad: input {position} of shape {tensor.shape} does not require a gradient")
+    walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph, wanted)
+    walk.run(roots)
+    return tuple(
+        _result(tensor, gradient, position, allow_unused, materialize_grads)
+        for position, (tensor, gradient) in enumerate(zip(wanted, walk.captured()))
+    )
+
+
+def _result(tensor: Tensor, gradient: Gradient, position: int, unused: bool, zeros: bool) -> Tensor | None:
+    if gradient is not None:
+        return gradient if isinstance(gradient, Tensor) else wrap(gradient)
+    if zeros:
+        return wrap(array_module(tensor.array).zeros_like(tensor.array))
+    if unused:
+        return None
+    raise AutogradError(
+        f"grad: the outputs do not depend on input {position} of shape {tensor.shape}; "
+        "allow_unused=True gives None for it"
+    )
+
+
+class _Walk:
+    """One walk from the roots back to the leaves, or to the tensors that were asked for.
+
+    Attributes:
+        leaves: for each leaf reached, by identity: the tensor and its gradient so far.
+        retained: for non-leaf tensors that asked to keep theirs: the tensor and its gradient.
+    """
+
+    def __init__(self, retain: bool, create_graph: bool, wanted: Sequence[Tensor] | None = None) -> None:
+        self.retain = retain
+        self.create_graph = create_graph
+        self.wanted = wanted
+        self.leaves: dict[int, tuple[Tensor, Gradient]] = {}
+        self.retained: list[tuple[Tensor, Gradient]] = []
+        self._pending: dict[Node, list[Gradient]] = {}
+        self._queue: list[tuple[int, Node]] = []
+        self._sums: set[int] = set()  # waiting sums that this walk made: it may add into them
+        self._caught: dict[tuple[int, int], Gradient] = {}
+        self._targets: dict[Node, set[int]] = {}
+        self._useful: set[Node] | None = None
+
+    def run(self, roots: list[tuple[Any, int, Gradient]]) -> None:
+        """Push the roots' gradients back until no node waits."""
+        if self.wanted is not None:
+            for tensor in self.wanted:
+                node = tensor.node
+                if node is not None:
+                    self._targets.setdefault(node, set()).add(tensor._index)
+            self._useful = self._on_the_way(roots)
+        before = state.create_graph
+        state.create_graph = self.create_graph
+        try:
+            with enable_grad() if self.create_graph else no_grad():
+                for target, index, gradient in roots:
+                    self._send((target, index), gradient)
+                while self._queue:
+                    _, node = heapq.heappop(self._queue)
+                    gradients = self._pending.pop(node)
+                    self._sums.difference_update(map(id, gradients))
+                    self._visit(node, gradients)
+                self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
+        finally:
+            state.create_graph = before
+
+    def _visit(self, node: Node, gradients: list[Gradient]) -> None:
+        """Turn the gradients of a node's outputs into those of its inputs, and send them on."""
+        if node.outputs is not None and node.materialize:
+            gradients = [
+                _zeros(meta, gradients) if g is None else g for g, meta in zip(gradients, node.outputs)
+            ]
+        if node.hooks is not None:
+            self._run_hooks(node, gradients)
+        for index in self._targets.get(node, ()):
+            self._caught[id(node), index] = gradients[index]
+        if self._useful is not None and node not in self._useful:
+            return
+        results = node.op.gradients(node, gradients)
+        if state.anomaly:
+            anomaly.check_backward(node, gradients, results)
+        for edge, gradient in zip(node.edges, results):
+            if edge is not None and gradient is not None:
+                self._send(edge, gradient)
+        if not self.retain:
+            node.release()
+
+    def _send(self, edge: tuple[Any, int], gradient: Gradient) -> None:
+        """Add `gradient` to what waits at the end of an edge; the first one to come is adopted as it is."""
+        target, index = edge
+        if isinstance(gradient, np.generic):  # NumPy turns 0-d arrays into scalars; they are arrays here
+            gradient = np.asarray(gradient)
+        if isinstance(target, Node):
+            if self._useful is not None and target not in self._useful and target not in self._targets:
+                return
+            waiting = self._pending.get(target)
+            if waiting is None:
+                waiting = [None] * (1 if target.outputs is None else len(target.outputs))
+                self._pending[target] = waiting
+                heapq.heappush(self._queue, (-target.number, target))
+            known = waiting[index]
+            waiting[index] = gradient if known is None else self._add(known, gradient)
+            return
+        entry = self.leaves.get(id(target))
+        self.leaves[id(target)] = (
+            target,
+            gradient if entry is None else self._add(entry[1], gradient),
+        )
+
+    def _add(self, known: Gradient, gradient: Gradient) -> Gradient:
+        """The sum; in place from the second addition on, when the array is known to be this walk's own."""
+        if id(known) in self._sums and not self.create_graph:
+            known += gradient
+            return known
+        total = known + gradient
+        if not self.create_graph:
+            total = total if hasattr(total, "base") and not isinstance(total, np.generic) else np.asarray(total)
+            self._sums.add(id(total))
+        return total
+
+    def _run_hooks(self, node: Node, gradients: list[Gradient]) -> None:
+        """Show each output's gradient to its hooks; what a hook returns takes its place."""
+        assert node.hooks is not None
+        for index, hooks in node.hooks.items():
+            if gradients[index] is None:
+                continue
+            for hook in list(hooks.values()):
+                owner = getattr(hook, "retains_for", None)
+                if owner is not None:
+                    tensor = owner()
+                    if tensor is not None:
+                        self.retained.append((tensor, gradients[index]))
+                    continue
+                gradients[index] = _call_hook(hook, gradients[index])
+
+    def _on_the_way(self, roots: list[tuple[Any, int, Gradient]]) -> set[Node]:
+        """The nodes from which a wanted tensor can be reached: only their backward is worth running."""
+        leaves = {id(tensor) for tensor in self.wanted or () if tensor.node is None}
+        # Edges lead to older nodes only: behind the oldest wanted node there is nothing to find.
+        oldest = -1 if leaves else min(node.number for node in self._targets)
+        reachable: dict[int, Node] = {}
+        stack = [target for target, _, _ in roots if isinstance(target, Node)]
+        while stack:
+            node = stack.pop()
+            if node.number > oldest and node.number not in reachable:
+                reachable[node.number] = node
+                stack.extend(e[0] for e in node.edges if e is not None and isinstance(e[0], Node))
+        useful: set[Node] = set()
+        for number in sorted(reachable):  # oldest first, so that a node's inputs are judged before it
+            node = reachable[number]
+            for edge in node.edges:
+                if edge is None:
+                    continue
+                target = edge[0]
+                if id(target) in leaves or target in useful or target in self._targets:
+                    useful.add(node)
+                    break
+        return useful
+
+    def captured(self) -> list[Gradient]:
+        """The gradients of the wanted tensors, None where nothing arrived."""
+        found: list[Gradient] = []
+        for tensor in self.wanted or ():
+            if tensor.node is None:
+                found.append(self.leaves.get(id(tensor), (tensor, None))[1])
+            else:
+                found.append(self._caught.get((id(tensor.node), tensor._index)))
+        return found
+
+    def deliver(self, leaves: Any) -> None:
+        """Write the gradients to the `.grad` of the leaves and of those that retain theirs."""
+        _deliver([*leaves, *self.retained])
+
+
+def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
+    """Set or increase each tensor's `.grad`, all of them or none.
+
+    The new values are made first. The writing is one loop inside the interpreter's C code
+    (`map` into an empty deque), which Ctrl-C cannot split.
+    """
+    fresh: list[tuple[Tensor, Tensor]] = []
+    sums: list[tuple[Array, Array]] = []
+    owned: set[int] = set()
+    for tensor, gradient in gradients:
+        old = tensor.grad
+        if isinstance(gradient, Tensor) or (old is not None and old.requires_grad):
+            new = gradient if isinstance(gradient, Tensor) else wrap(gradient)
+            fresh.append((tensor, new if old is None else old + new))
+        elif old is None:
+            # Adopted without a copy unless it is a view, or already another tensor's gradient.
+            if gradient.base is not None or id(gradient) in owned or not gradient.flags.writeable:
+                gradient = gradient.copy()
+            owned.add(id(gradient))
+            fresh.append((tensor, wrap(gradient)))
+        else:
+            sums.append((old.array, gradient))
+    if sums:
+        deque(map(np.add, *zip(*sums), (array for array, _ in sums)), maxlen=0)
+    if fresh:
+        deque(map(setattr, (t for t, _ in fresh), repeat("grad"), [g for _, g in fresh]), maxlen=0)
+
+
+def _roots(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Any, int, Gradient]]:
+    """For each tensor where its walk starts and with what gradient."""
+    outputs = _listed(tensors)
+    given = [None] * len(outputs) if gradients is None else _listed(gradients)
+    if len(given) != len(outputs):
+        raise AutogradError(f"backward: {len(outputs)} tensors but {len(given)} gradients for them")
+    roots = []
+    for tensor, gradient in zip(outputs, given):
+        if not tensor.requires_grad:
+            raise AutogradError(
+                f"backward: this tensor of shape {tensor.shape} does not require a gradient and no operation "
+                "recorded it; did you forget requires_grad=True, or are you inside no_grad()?"
+            )
+        node = tensor.node
+        roots.append(
+            (tensor if node is None else node, tensor._index, _seed(tensor, gradient, create_graph))
+        )
+    return roots
+
+
+def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Gradient:
+    """The gradient that a walk starts from: the one given, or 1 for a tensor of one element."""
+    xp = array_module(tensor.array)
+    if gradient is None:
+        if tensor.array.size != 1:
+            raise AutogradError(
+                f"backward: a tensor of shape {tensor.shape} has {tensor.array.size} elements; say which "
+                "direction to differentiate in: y.backward(gradient), or reduce it first: y.sum().backward()"
+            )
+        gradient = wrap(xp.ones_like(tensor.array))
+    elif not isinstance(gradient, Tensor):
+        gradient = wrap(xp.asarray(gradient, dtype=tensor.dtype))
+    if gradient.shape != tensor.shape:
+        raise ShapeError(f"backward: the gradient has shape {gradient.shape}, the tensor {tensor.shape}")
+    if create_graph:
+        return gradient
+    # A copy: the walk may hand this array to a leaf, and the caller keeps his own.
+    return gradient.array.astype(tensor.dtype, copy=True)
+
+
+def _zeros(meta: tuple[tuple[int, ...], Any], gradients: list[Gradient]) -> Gradient:
+    """Zeros for an output that nothing used, of the kind (array or Tensor) of the others."""
+    shape, dtype = meta
+    like = next(g for g in gradients if g is not None)
+    array = like.array if isinstance(like, Tensor) else like
+    zeros = array_module(array).zeros(shape, dtype)
+    return wrap(zeros) if isinstance(like, Tensor) else zeros
+
+
+def _leaf_hooks(tensor: Tensor, gradient: Gradient) -> Gradient:
+    """Show a leaf's whole gradient to its hooks."""
+    for hook in list((tensor._hooks or {}).values()):
+        gradient = _call_hook(hook, gradient)
+    return gradient
+
+
+def _call_hook(hook: Any, gradient: Gradient) -> Gradient:
+    """Hooks see Tensors; a hook that returns nothing leaves the gradient as it is."""
+    shown = gradient if isinstance(gradient, Tensor) else wrap(gradient)
+    changed = hook(shown)
+    if changed is None:
+        return gradient
+    if not isinstance(changed, Tensor) or changed.shape != shown.shape:
+        raise AutogradError(f"a hook on a gradient of shape {shown.shape} returned {changed!r}")
+    return changed if isinstance(gradient, Tensor) else changed.array
+
+
+def _listed(tensors: Any) -> list[Any]:
+    return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]

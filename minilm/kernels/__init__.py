@@ -1,0 +1,1 @@
+from minilm.kernels.reference import *

@@ -1,0 +1,113 @@
+"""Whether operations are recorded: `no_grad`, `enable_grad`, `inference_mode`.
+
+The state belongs to the thread, as in PyTorch: one thread may train while another generates.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _State(threading.local):
+    recording = True  # are operations put on the tape?
+    inference = False  # are new tensors barred from the tape for good?
+    create_graph = False  # is a backward walk itself being recorded?
+    anomaly = False  # are results searched for NaN and infinity?
+
+
+state = _State()
+
+
+def is_grad_enabled() -> bool:
+    """True where operations on tensors that require a gradient are recorded."""
+    return state.recording
+
+
+def is_inference_mode_enabled() -> bool:
+    """True inside `inference_mode()`."""
+    return state.inference
+
+
+class _Mode:
+    """A context manager, a decorator, and (like PyTorch's) usable again and again."""
+
+    _recording: bool | None = None
+    _inference: bool | None = None
+
+    def __init__(self) -> None:
+        self._before: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        self._before.append((state.recording, state.inference))
+        if self._recording is not None:
+            state.recording = self._recording
+        if self._inference is not None:
+            state.inference = self._inference
+
+    def __exit__(self, *_: object) -> None:
+        state.recording, state.inference = self._before.pop()
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return inside  # type: ignore[return-value]
+
+    def __new__(cls, function: Any = None) -> Any:
+        """`@no_grad` without parentheses decorates too."""
+        mode = super().__new__(cls)
+        if callable(function):
+            mode.__init__()  # type: ignore[misc]
+            return mode(function)
+        return mode
+
+
+class no_grad(_Mode):  # noqa: N801 - PyTorch's name
+    """Inside, nothing is recorded: results do not require a gradient, and no memory is kept for one."""
+
+    _recording = False
+
+
+class enable_grad(_Mode):  # noqa: N801
+    """Inside, recording is on again, whatever surrounds it."""
+
+    _recording = True
+
+
+class inference_mode(_Mode):  # noqa: N801
+    """Like `no_grad`; besides, what is made inside can never be saved for a backward pass."""
+
+    _recording = False
+    _inference = True
+
+
+class set_grad_enabled(_Mode):  # noqa: N801
+    """Recording on or off, at once and until the `with` block (if any) ends."""
+
+    def __new__(cls, mode: bool) -> Any:  # type: ignore[override]
+        return object.__new__(cls)
+
+    def __init__(self, mode: bool) -> None:
+        self._recording = bool(mode)
+        self._before = [(state.recording, state.inference)]
+        state.recording = self._recording
+
+    def __enter__(self) -> None:
+        state.recording = bool(self._recording)
+
+    def __call__(self, function: F) -> F:
+        wanted, (state.recording, state.inference) = bool(self._recording), self._before.pop()
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with set_grad_enabled(wanted):
+                return function(*args, **kwargs)
+
+        return inside  # type: ignore[return-value]

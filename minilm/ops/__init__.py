@@ -1,0 +1,22 @@
+"""Every differentiable operation, each written once; `ops.all()` lists them."""
+
+from minilm.ops import attach, inplace, matmul, pointwise, reduction, selection, shape
+from minilm.ops.registry import Composite, Fused, Operation, Primitive, Sample, all, get  # noqa: A004
+
+attach.attach_all()
+
+__all__ = [
+    "Composite",
+    "Fused",
+    "Operation",
+    "Primitive",
+    "Sample",
+    "all",
+    "get",
+    "inplace",
+    "matmul",
+    "pointwise",
+    "reduction",
+    "selection",
+    "shape",
+]

@@ -1,0 +1,55 @@
+"""Operations become methods and operators of Tensor here, once all of them are registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minilm.ops import inplace, registry
+from minilm.tensor import Tensor
+
+# Python's operators and the operations behind them.
+_OPERATORS = {
+    "__add__": "add",
+    "__sub__": "sub",
+    "__mul__": "mul",
+    "__truediv__": "div",
+    "__pow__": "pow",
+    "__mod__": "remainder",
+    "__matmul__": "matmul",
+    "__eq__": "eq",
+    "__ne__": "ne",
+    "__lt__": "lt",
+    "__le__": "le",
+    "__gt__": "gt",
+    "__ge__": "ge",
+    "__neg__": "neg",
+    "__abs__": "abs",
+    "__invert__": "logical_not",
+    "__and__": "logical_and",
+    "__or__": "logical_or",
+}
+_REFLECTED = ("add", "sub", "mul", "truediv", "pow", "mod", "matmul", "and", "or")
+_IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__ipow__": "pow"}
+
+
+def attach_all() -> None:
+    """Give Tensor every registered operation that wants to be a method, its in-place form and its operator."""
+    for op in registry.all():
+        for method in op.methods:
+            setattr(Tensor, method, op.apply)
+        if op.inplace:
+            setattr(Tensor, op.name + "_", inplace.in_place(op))
+    for operator, name in _OPERATORS.items():
+        setattr(Tensor, operator, registry.get(name).apply)
+    for stem in _REFLECTED:
+        setattr(Tensor, f"__r{stem}__", _reflected(registry.get(_OPERATORS[f"__{stem}__"]).apply))
+    for operator, name in _IN_PLACE.items():
+        setattr(Tensor, operator, inplace.in_place(registry.get(name)))
+    Tensor.copy_, Tensor.fill_, Tensor.zero_ = inplace.copy_, inplace.fill_, inplace.zero_  # type: ignore[attr-defined]
+
+
+def _reflected(function: Any) -> Any:
+    def operator(self: Tensor, other: Any) -> Any:
+        return function(other, self)
+
+    return operator

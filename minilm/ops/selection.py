@@ -1,0 +1,309 @@
+"""Operations that compare, choose or cut: their results have kinks or steps, not slopes of their own."""
+
+from __future__ import annotations
+
+from minilm.device import array_module
+from minilm.errors import DtypeError
+from minilm.ops.registry import Primitive, options, sample
+
+BINARY = "(...), (...) -> (...)"
+UNARY = "(...) -> (...)"
+
+
+# --- comparisons: truth has no slope --------------------------------------------------------------
+
+
+class Eq(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x == y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).equal(x, y)
+
+
+class Ne(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x != y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).not_equal(x, y)
+
+
+class Lt(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x < y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).less(x, y)
+
+
+class Le(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x <= y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).less_equal(x, y)
+
+
+class Gt(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x > y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).greater(x, y)
+
+
+class Ge(Primitive, shapes=BINARY, differentiable=False):
+    """z = (x >= y)"""
+
+    def forward(ctx, x, y):
+        return array_module(x).greater_equal(x, y)
+
+
+class Isnan(Primitive, shapes=UNARY, differentiable=False):
+    """z = whether x is not a number"""
+
+    def forward(ctx, x):
+        return array_module(x).isnan(x)
+
+
+class Isinf(Primitive, shapes=UNARY, differentiable=False):
+    """z = whether x is infinite"""
+
+    def forward(ctx, x):
+        return array_module(x).isinf(x)
+
+
+class Isfinite(Primitive, shapes=UNARY, differentiable=False):
+    """z = whether x is a finite number"""
+
+    def forward(ctx, x):
+        return array_module(x).isfinite(x)
+
+
+class LogicalAnd(Primitive, shapes=BINARY, differentiable=False):
+    """z = x and y, where 0 is false"""
+
+    domain = "bool"
+
+    def forward(ctx, x, y):
+        return array_module(x).logical_and(x, y)
+
+
+class LogicalOr(Primitive, shapes=BINARY, differentiable=False):
+    """z = x or y"""
+
+    domain = "bool"
+
+    def forward(ctx, x, y):
+        return array_module(x).logical_or(x, y)
+
+
+class LogicalNot(Primitive, shapes=UNARY, differentiable=False):
+    """z = not x"""
+
+    domain = "bool"
+
+    def forward(ctx, x):
+        return array_module(x).logical_not(x)
+
+
+eq, ne, lt, le, gt, ge = Eq.apply, Ne.apply, Lt.apply, Le.apply, Gt.apply, Ge.apply
+isnan, isinf, isfinite = Isnan.apply, Isinf.apply, Isfinite.apply
+logical_and, logical_or, logical_not = LogicalAnd.apply, LogicalOr.apply, LogicalNot.apply
+
+
+# --- steps: the slope is 0 almost everywhere ------------------------------------------------------
+
+
+class Sign(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = -1, 0 or 1;  dx = 0"""
+
+    domain = "nonzero"
+
+    def forward(ctx, x):
+        return array_module(x).sign(x)
+
+    def backward(ctx, dz):
+        return dz * 0
+
+
+class Floor(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = the largest whole number not above x;  dx = 0"""
+
+    domain = "distinct"
+
+    def forward(ctx, x):
+        return array_module(x).floor(x) if x.dtype.kind == "f" else x.copy()
+
+    def backward(ctx, dz):
+        return dz * 0
+
+
+class Ceil(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = the smallest whole number not below x;  dx = 0"""
+
+    domain = "distinct"
+
+    def forward(ctx, x):
+        return array_module(x).ceil(x) if x.dtype.kind == "f" else x.copy()
+
+    def backward(ctx, dz):
+        return dz * 0
+
+
+class Round(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = the nearest whole number, halves to the even one;  dx = 0"""
+
+    domain = "distinct"
+
+    def forward(ctx, x):
+        return array_module(x).rint(x) if x.dtype.kind == "f" else x.copy()
+
+    def backward(ctx, dz):
+        return dz * 0
+
+
+sign, floor, ceil, round = Sign.apply, Floor.apply, Ceil.apply, Round.apply  # noqa: A001
+
+
+# --- kinks: the slope jumps -----------------------------------------------------------------------
+
+
+class Abs(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = |x|;  dx = dz sign(x), 0 at 0"""
+
+    domain = "nonzero"
+
+    def forward(ctx, x):
+        ctx.save(x)
+        return array_module(x).abs(x)
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        return dz * sign(x)
+
+
+class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
+
+    domain = "nonzero"
+
+    def forward(ctx, x):
+        z = array_module(x).maximum(x, x.dtype.type(0))
+        ctx.save(z)
+        return z
+
+    def backward(ctx, dz):
+        (z,) = ctx.saved
+        return dz * (z > 0)
+
+
+class LeakyRelu(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = x where x > 0, else negative_slope x  (Maas, Hannun & Ng 2013)"""
+
+    domain = "nonzero"
+    samples = options(negative_slope=[0.01, 0.3])
+
+    def forward(ctx, x, negative_slope=0.01):
+        ctx.save(x)
+        ctx.negative_slope = negative_slope
+        return array_module(x).where(x > 0, x, x * negative_slope)
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        return where(x > 0, dz, dz * ctx.negative_slope)
+
+
+class Clamp(Primitive, shapes=UNARY, smooth=False, inplace=True):
+    """z = x, but at least `min` and at most `max`;  dx = dz where min <= x <= max, else 0"""
+
+    domain = "distinct"
+    samples = options(min=[None, -0.31], max=[0.53, 0.97])
+
+    def forward(ctx, x, min=None, max=None):  # noqa: A002
+        if min is None and max is None:
+            raise ValueError("clamp: give min, max or both")
+        ctx.save(x)
+        ctx.low, ctx.high = min, max
+        z = x if min is None else array_module(x).maximum(x, x.dtype.type(min))
+        return z if max is None else array_module(x).minimum(z, x.dtype.type(max))
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        inside = x >= ctx.low if ctx.low is not None else x <= ctx.high
+        if ctx.low is not None and ctx.high is not None:
+            inside = logical_and(inside, x <= ctx.high)
+        return dz * inside
+
+
+class Maximum(Primitive, shapes=BINARY, smooth=False):
+    """z = the larger of x and y;  the gradient goes to it, half to each where they are equal"""
+
+    domain = "distinct"
+
+    def forward(ctx, x, y):
+        ctx.save(x, y)
+        return array_module(x).maximum(x, y)
+
+    def backward(ctx, dz):
+        x, y = ctx.saved
+        half = where(eq(x, y), dz * 0.5, 0.0)
+        return where(gt(x, y), dz, half), where(gt(y, x), dz, half)
+
+
+class Minimum(Primitive, shapes=BINARY, smooth=False):
+    """z = the smaller of x and y;  the gradient goes to it, half to each where they are equal"""
+
+    domain = "distinct"
+
+    def forward(ctx, x, y):
+        ctx.save(x, y)
+        return array_module(x).minimum(x, y)
+
+    def backward(ctx, dz):
+        x, y = ctx.saved
+        half = where(eq(x, y), dz * 0.5, 0.0)
+        return where(lt(x, y), dz, half), where(lt(y, x), dz, half)
+
+
+abs, relu, leaky_relu = Abs.apply, Relu.apply, LeakyRelu.apply  # noqa: A001
+clamp, maximum, minimum = Clamp.apply, Maximum.apply, Minimum.apply
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+class Where(
+    Primitive, shapes="(...), (...), (...) -> (...)", constants=("condition",), method=False
+):
+    """z = x where the condition holds, else y"""
+
+    domain = ("bool", "normal", "normal")
+
+    def forward(ctx, condition, x, y):
+        ctx.save(condition)
+        return array_module(condition).where(condition, x, y)
+
+    def backward(ctx, dz):
+        (condition,) = ctx.saved
+        return (
+            None,
+            where(condition, dz, 0.0) if ctx.needs[1] else None,
+            where(condition, 0.0, dz) if ctx.needs[2] else None,
+        )
+
+
+class MaskedFill(Primitive, shapes="(...), (...) -> (...)", constants=("mask",), inplace=True):
+    """z = value where the mask holds, else x;  dx = dz where it does not"""
+
+    domain = ("normal", "bool")
+    samples = [sample((2, 3, 5), (3, 5), value=-1.5), sample((2, 3), (2, 3), value=float("inf"))]
+
+    def forward(ctx, x, mask, value):
+        if mask.dtype != bool:
+            raise DtypeError(f"masked_fill: the mask must be boolean, and this one is {mask.dtype}")
+        ctx.save(mask)
+        return array_module(x).where(mask, x.dtype.type(value), x)
+
+    def backward(ctx, dz):
+        (mask,) = ctx.saved
+        return where(mask, 0.0, dz), None
+
+
+where, masked_fill = Where.apply, MaskedFill.apply

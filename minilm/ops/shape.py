@@ -1,0 +1,156 @@
+"""Operations that arrange elements anew and compute nothing.
+
+Where NumPy can show the same memory in the new shape, the result is a view.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minilm import dtypes
+from minilm.device import Device, array_module
+from minilm.errors import ShapeError
+from minilm.ops.registry import Primitive, sample
+from minilm.tensor import Tensor
+
+
+def _axis(name: str, dim: int, ndim: int) -> int:
+    """`dim` counted from the front. Errors: ShapeError if there is no such axis."""
+    if not -max(ndim, 1) <= dim < max(ndim, 1):
+        raise ShapeError(f"{name}: there is no axis {dim} among {ndim}")
+    return dim % max(ndim, 1)
+
+
+class Alias(Primitive, shapes="(...) -> (...)", dtypes="keep", view=True, method=False):
+    """The same values in the same memory, as a result of its own in the graph."""
+
+    def forward(ctx, x):
+        return x.view()
+
+    def backward(ctx, dz):
+        return dz
+
+    def torch(torch, x):
+        return x.view_as(x)
+
+
+class Clone(Primitive, shapes="(...) -> (...)", dtypes="keep"):
+    """A copy in memory of its own, through which gradients flow."""
+
+    def forward(ctx, x):
+        return x.copy()
+
+    def backward(ctx, dz):
+        return dz
+
+
+class Cast(Primitive, shapes="(...) -> (...)", dtypes="keep", method=False):
+    """The values in another element type; the gradient comes back in the old one."""
+
+    samples = [sample((2, 3), dtype=np.dtype("float64")), sample((3,), dtype=np.dtype("float32"))]
+
+    def forward(ctx, x, dtype):
+        ctx.dtype = x.dtype
+        return x.astype(dtype)
+
+    def backward(ctx, dz):
+        return cast(dz, ctx.dtype)
+
+    def torch(torch, x, dtype):
+        return x.to(getattr(torch, str(dtype)))
+
+
+class Reshape(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+    """The same elements in the same order under another shape; one size may be -1."""
+
+    samples = [sample((2, 3, 5), shape=(5, 6)), sample((2, 3, 5), shape=(3, -1)), sample((), shape=(1, 1))]
+
+    def forward(ctx, x, shape):
+        ctx.shape = x.shape
+        try:
+            return x.reshape(shape)
+        except ValueError:
+            raise ShapeError(f"reshape: {x.size} elements of shape {x.shape} do not fit {shape}") from None
+
+    def backward(ctx, dz):
+        return reshape(dz, ctx.shape)
+
+
+class Permute(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+    """The axes in another order."""
+
+    samples = [sample((2, 3, 5), dims=(2, 0, 1)), sample((2, 3, 5), dims=(0, -1, 1))]
+
+    def forward(ctx, x, dims):
+        axes = [_axis("permute", d, x.ndim) for d in dims]
+        if sorted(axes) != list(range(x.ndim)):
+            raise ShapeError(f"permute: {tuple(dims)} does not name each of the {x.ndim} axes of {x.shape} once")
+        ctx.inverse = tuple(int(i) for i in np.argsort(axes))
+        return x.transpose(axes)
+
+    def backward(ctx, dz):
+        return permute(dz, ctx.inverse)
+
+
+class Expand(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+    """Axes of size 1 repeated without copying, new axes in front; -1 keeps a size."""
+
+    samples = [sample((3, 1), shape=(2, 3, 5)), sample((2, 1), shape=(-1, 3)), sample((), shape=(2,))]
+
+    def forward(ctx, x, shape):
+        wanted = list(shape)
+        offset = len(wanted) - x.ndim
+        for axis, size in enumerate(x.shape):
+            if offset >= 0 and wanted[offset + axis] == -1:
+                wanted[offset + axis] = size
+        try:
+            result = array_module(x).broadcast_to(x, wanted)
+        except ValueError:
+            raise ShapeError(f"expand: {x.shape} cannot be expanded to {tuple(shape)}") from None
+        ctx.shape = x.shape
+        # NumPy marks the view read-only; the engine itself refuses writes to shared elements.
+        return np.lib.stride_tricks.as_strided(x, result.shape, result.strides)
+
+    def backward(ctx, dz):
+        from minilm.ops.reduction import sum_to_size
+
+        return sum_to_size(dz, ctx.shape)
+
+
+alias, clone, cast, reshape = Alias.apply, Clone.apply, Cast.apply, Reshape.apply
+permute, expand = Permute.apply, Expand.apply
+
+
+def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
+    """The shape in `f(2, 3)` or `f((2, 3))`."""
+    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], (int, np.integer)) else args
+
+
+def _reshape(self: Tensor, *shape: Any) -> Tensor:
+    """The same elements in the same order under another shape, without a copy where possible.
+
+    Args:
+        shape: the sizes; one of them may be -1 and follows from the others.
+    Errors: ShapeError if the number of elements differs.
+    """
+    return reshape(self, _sizes(shape))  # type: ignore[no-any-return]
+
+
+def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """In another element type and/or on another device: `t.to(ml.float64)`, `t.to("cpu")`; itself if unchanged."""
+    result = self
+    for target in (*args, *kwargs.values()):
+        if isinstance(target, Device) or (isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")):
+            moved = Device(target).receive(result.array)
+            result = result if moved is result.array else Tensor(moved, result.requires_grad)
+        elif isinstance(target, Tensor):
+            result = _to(result, target.dtype, target.device)
+        elif dtypes.checked(target) != result.dtype:
+            result = cast(result, dtypes.checked(target))
+    return result
+
+
+Tensor.to = _to  # type: ignore[method-assign]
+Tensor.reshape = _reshape  # type: ignore[method-assign]
