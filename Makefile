@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Each has its own virtual environment; delete .venv or .venv-test to start anew.
+
+PYTHON ?= python3
+SOURCES := pyproject.toml setup.py minilm/kernels/native.pyx $(wildcard csrc/*)
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    set up .venv, then train a GPT on Shakespeare (about a minute) and let it write"
+	@echo "make test    set up .venv-test, then run the whole test suite"
+	@echo "make lint    ruff and mypy, in .venv-test"
+	@echo "make clean   remove both environments and everything that was built"
+
+demo: .venv/installed
+	.venv/bin/minilm demo $(ARGS)
+
+test: .venv-test/installed
+	.venv-test/bin/python -m pytest $(ARGS)
+
+lint: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+# The installs are editable: a change of a Python file takes effect at once, one of csrc/ at the next make.
+.venv/installed: .venv/bin/python $(SOURCES)
+	.venv/bin/python -m pip install --quiet --editable '.[plot]'
+	@touch $@
+
+.venv-test/installed: .venv-test/bin/python $(SOURCES)
+	.venv-test/bin/python -m pip install --quiet --editable '.[test,dev]'
+	@touch $@
+
+.venv/bin/python .venv-test/bin/python:
+	$(PYTHON) -m venv $(@D:/bin=) || { rm -rf $(@D:/bin=); \
+	  echo "This Python has no venv module (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	$@ -m pip install --quiet --upgrade pip
+
+clean:
+	rm -rf .venv .venv-test build *.egg-info minilm/kernels/native.c minilm/kernels/*.so
