@@ -19,13 +19,9 @@ from minilm.text import BPETokenizer, bpe
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 # Blanks of all kinds, contractions, digits, a special token and its parts: all that GPT-2's
 # pattern treats in its own way.
-WORDS = st.lists(
-    st.sampled_from(
-        ["a", "the", "x1", "42", "'s", "'ll", "'", "!?", "é", "那", "\u0301", "<|endoftext|>", "<|"]
-        + [" ", "  ", "\n", "\n\n", "\r\n", "\t", "\u00a0", "\u2003", "\x85", "\x1c", "\u200b"]
-    ),
-    max_size=40,
-).map("".join)
+INK = ["a", "the", "x1", "42", "'s", "'ll", "'", "!?", "é", "那", "\u0301", "<|endoftext|>", "<|"]
+BLANKS = [" ", "  ", "\n", "\n\n", "\r\n", "\t", "\u00a0", "\u2003", "\x85", "\x1c", "\u200b"]
+WORDS = st.lists(st.sampled_from([*INK, *BLANKS]), max_size=40).map("".join)
 
 
 @pytest.fixture(scope="module")

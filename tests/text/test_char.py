@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_without_unknown_the_library_refuses_too(tmp_path: Path) -> None:
 def test_chunks_equal_the_whole(text: str, cuts: list[int]) -> None:
     tokenizer = CharTokenizer.train(text)
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    chunks = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [text[a:b] for a, b in pairwise(places)]
     joined = np.concatenate(list(tokenizer.encode_chunks(chunks)))
     assert joined.tolist() == tokenizer.encode(text)
 

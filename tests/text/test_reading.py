@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,7 @@ def test_progress_counts_bytes(file: Path) -> None:
         (b"\xed\xa0\x80", "byte 0xed at offset 0, line 1, is not valid UTF-8"),
     ],
 )
-def test_invalid_bytes_are_named(
-    file: Path, content: bytes, where: str, chunk_bytes: int
-) -> None:
+def test_invalid_bytes_are_named(file: Path, content: bytes, where: str, chunk_bytes: int) -> None:
     file.write_bytes(content)
     with pytest.raises(DataError) as caught:
         list(read_chunks(file, chunk_bytes))
@@ -82,7 +81,7 @@ def test_last_cut_lies_between_a_word_and_a_blank() -> None:
 def test_word_pieces_lose_nothing(chunks: list[str]) -> None:
     pieces = list(word_pieces(chunks))
     assert "".join(pieces) == "".join(chunks)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in pairwise(pieces):
         assert not before[-1].isspace()
         assert after[0] in " \n\t"
 
