@@ -10,7 +10,7 @@ from typing import IO
 
 from minilm.errors import DataError
 
-CHUNK_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 20
 
 
 def read_chunks(
