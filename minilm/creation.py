@@ -61,9 +61,7 @@ def empty(*size: Any, dtype: Any = None, device: Any = "cpu", requires_grad: boo
     return Tensor(Device(device).receive(array), requires_grad)
 
 
-def full(
-    size: Shape, fill_value: Any, dtype: Any = None, device: Any = "cpu", requires_grad: bool = False
-) -> Tensor:
+def full(size: Shape, fill_value: Any, dtype: Any = None, device: Any = "cpu", requires_grad: bool = False) -> Tensor:
     """A tensor of one value everywhere; its type is the value's unless given."""
     wanted = dtypes.of_scalar(fill_value) if dtype is None else dtypes.checked(dtype)
     array = np.full(shape_of("full", (size,)), fill_value, wanted)

@@ -88,26 +88,15 @@ class inference_mode(_Mode):  # noqa: N801
     _inference = True
 
 
-class set_grad_enabled(_Mode):  # noqa: N801
-    """Recording on or off, at once and until the `with` block (if any) ends."""
-
-    def __new__(cls, mode: bool) -> Any:  # type: ignore[override]
-        return object.__new__(cls)
+class set_grad_enabled:  # noqa: N801
+    """Recording on or off: at once, and until the `with` block (if any) ends."""
 
     def __init__(self, mode: bool) -> None:
-        self._recording = bool(mode)
-        self._before = [(state.recording, state.inference)]
-        state.recording = self._recording
+        self._before = state.recording
+        state.recording = bool(mode)
 
     def __enter__(self) -> None:
-        state.recording = bool(self._recording)
+        """The mode is set already."""
 
-    def __call__(self, function: F) -> F:
-        wanted, (state.recording, state.inference) = bool(self._recording), self._before.pop()
-
-        @functools.wraps(function)
-        def inside(*args: Any, **kwargs: Any) -> Any:
-            with set_grad_enabled(wanted):
-                return function(*args, **kwargs)
-
-        return inside  # type: ignore[return-value]
+    def __exit__(self, *_: object) -> None:
+        state.recording = self._before

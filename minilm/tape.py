@@ -15,13 +15,12 @@ import itertools
 import linecache
 import os
 import sys
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minilm.modes import state
 from minilm.errors import AutogradError
+from minilm.modes import state
 
 if TYPE_CHECKING:
     from minilm.tensor import Tensor

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minilm import dtypes
-from minilm.modes import state
-from minilm.tape import Node, Version
 from minilm.device import Device, array_module
 from minilm.errors import AutogradError, DtypeError, ShapeError
+from minilm.modes import state
+from minilm.tape import Node, Version
 
 if TYPE_CHECKING:  # a stub, made from the register of operations, tells editors the methods
     from minilm.tensor_methods import TensorMethods
@@ -144,9 +144,7 @@ class Tensor(TensorMethods):
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if not value and self.node is not None:
-            raise AutogradError(
-                "requires_grad of a computed tensor cannot be switched off; use t.detach()"
-            )
+            raise AutogradError("requires_grad of a computed tensor cannot be switched off; use t.detach()")
         if value and not self.is_floating_point():
             raise AutogradError(f"only floating tensors can require a gradient, and this one is {self.dtype}")
         self._requires_grad = bool(value)

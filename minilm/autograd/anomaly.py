@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilm.modes import state
-from minilm.tape import Node, call_site, describe_site
 from minilm.device import array_module
 from minilm.errors import AnomalyError
+from minilm.modes import state
+from minilm.tape import Node, call_site, describe_site
 
 
 class detect_anomaly:  # noqa: N801 - PyTorch's name

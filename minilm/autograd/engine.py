@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from minilm.autograd import anomaly
-from minilm.modes import enable_grad, no_grad, state
-from minilm.tape import Node
 from minilm.device import array_module
 from minilm.errors import AutogradError, ShapeError
+from minilm.modes import enable_grad, no_grad, state
+from minilm.tape import Node
 from minilm.tensor import Tensor, wrap
 
 Array = Any
@@ -147,9 +147,7 @@ class _Walk:
     def _visit(self, node: Node, gradients: list[Gradient]) -> None:
         """Turn the gradients of a node's outputs into those of its inputs, and send them on."""
         if node.outputs is not None and node.materialize:
-            gradients = [
-                _zeros(meta, gradients) if g is None else g for g, meta in zip(gradients, node.outputs)
-            ]
+            gradients = [_zeros(meta, gradients) if g is None else g for g, meta in zip(gradients, node.outputs)]
         if node.hooks is not None:
             self._run_hooks(node, gradients)
         for index in self._targets.get(node, ()):
@@ -294,9 +292,7 @@ def _roots(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Any, 
                 "recorded it; did you forget requires_grad=True, or are you inside no_grad()?"
             )
         node = tensor.node
-        roots.append(
-            (tensor if node is None else node, tensor._index, _seed(tensor, gradient, create_graph))
-        )
+        roots.append((tensor if node is None else node, tensor._index, _seed(tensor, gradient, create_graph)))
     return roots
 
 

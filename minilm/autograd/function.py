@@ -21,9 +21,9 @@ from __future__ import annotations
 from typing import Any
 
 from minilm.autograd import anomaly
+from minilm.errors import AutogradError, ShapeError
 from minilm.modes import no_grad, state
 from minilm.tape import Node
-from minilm.errors import AutogradError, ShapeError
 from minilm.tensor import Tensor, wrap
 
 
@@ -51,9 +51,7 @@ class Context(Node):
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What `save_for_backward` was given."""
-        return tuple(
-            v if v is None or isinstance(v, Tensor) else wrap(v) for v in self.saved
-        )
+        return tuple(v if v is None or isinstance(v, Tensor) else wrap(v) for v in self.saved)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
         """Say that forward changed these inputs in place (and returns them)."""
@@ -140,12 +138,8 @@ def _checked(cls: Any, position: int, gradient: Any, shape: Any, saved: tuple[An
     if not isinstance(gradient, Tensor):
         raise AutogradError(f"{cls.name}.backward: gradient {position} is no Tensor but {gradient!r}")
     if gradient.shape != shape:
-        raise ShapeError(
-            f"{cls.name}.backward: gradient {position} has shape {gradient.shape}, its input {shape}"
-        )
+        raise ShapeError(f"{cls.name}.backward: gradient {position} has shape {gradient.shape}, its input {shape}")
     if state.create_graph:
         return gradient
     array = gradient.array
     return array.copy() if any(array is value for value in saved) else array
-
-

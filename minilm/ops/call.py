@@ -12,11 +12,11 @@ import numpy as np
 
 from minilm import dtypes
 from minilm.autograd import anomaly
-from minilm.modes import state
-from minilm.tape import NO_TAPE, Node
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
+from minilm.modes import state
 from minilm.ops.shapes import broadcast_error
+from minilm.tape import NO_TAPE, Node
 from minilm.tensor import INFERENCE, Tensor, wrap
 
 Array = Any
@@ -91,7 +91,7 @@ def _record(node: Node, inputs: Any, outputs: tuple[Tensor, ...], broadcasts: bo
     elif broadcasts:
         shape = outputs[0].array.shape
         shapes = tuple([x.array.shape if isinstance(x, Tensor) else None for x in inputs])
-        if any([s is not None and s != shape for s in shapes]):
+        if any(s is not None and s != shape for s in shapes):
             node.shapes = shapes
     for index, output in enumerate(outputs):
         if output.array.dtype.kind == "f":

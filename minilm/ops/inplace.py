@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from minilm import dtypes
-from minilm.modes import state
 from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError, ShapeError
+from minilm.modes import state
 from minilm.ops.registry import Primitive
 from minilm.tensor import Tensor, wrap
 
@@ -54,7 +54,7 @@ class Copy(Primitive, shapes="(...), (...) -> (...)", dtypes="keep", method=Fals
 class ViewWrite(Primitive, shapes="(?), (?) -> (?)", dtypes="keep", method=False, name="view_write"):
     """The base `x` with the part that a view shows replaced by `value`.
 
-        dx = dz, but zero where the view lies;    dvalue = dz where the view lies
+    dx = dz, but zero where the view lies;    dvalue = dz where the view lies
     """
 
     samples = []  # exercised through views: tests/ops/test_inplace.py

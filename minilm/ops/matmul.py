@@ -14,9 +14,7 @@ def transposed(x: Any) -> Any:
     return permute(x, (*range(len(x.shape) - 2), -1, -2))
 
 
-class MatrixProduct(
-    Primitive, shapes="(..., N, K), (..., K, M) -> (..., N, M)", method=False, name="matrix_product"
-):
+class MatrixProduct(Primitive, shapes="(..., N, K), (..., K, M) -> (..., N, M)", method=False, name="matrix_product"):
     """z = x y, batched:  dx = dz y^T,  dy = x^T dz"""
 
     def forward(ctx, x, y):

@@ -119,7 +119,7 @@ def _power_slope(dz, x, exponent):
     return dz * (pow(x, exponent - 1) * exponent)
 
 
-pow = Pow.apply  # noqa: A001
+pow = Pow.apply
 
 
 class Neg(Primitive, shapes=UNARY, inplace=True):

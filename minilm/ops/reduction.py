@@ -40,7 +40,7 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
         return expand(reshape(dz, ctx.kept), ctx.shape)
 
 
-sum = Sum.apply  # noqa: A001
+sum = Sum.apply
 
 
 def sum_to_size(x: Any, shape: tuple[int, ...]) -> Any:

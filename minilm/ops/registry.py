@@ -29,10 +29,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from minilm.tape import Node
 from minilm.errors import AutogradError
 from minilm.ops.call import caller
 from minilm.ops.shapes import Signature
+from minilm.tape import Node
 
 Array = Any
 _register: dict[str, type[Operation]] = {}
@@ -198,9 +198,9 @@ class Fused(Operation):
 class Composite(Operation):
     """An operation that is only a name for others: its `definition` is all there is, and leaves no node.
 
-        class Outer(Composite, shapes="(N), (M) -> (N, M)"):
-            def definition(x, y):
-                return unsqueeze(x, 1) * unsqueeze(y, 0)
+    class Outer(Composite, shapes="(N), (M) -> (N, M)"):
+        def definition(x, y):
+            return unsqueeze(x, 1) * unsqueeze(y, 0)
     """
 
 
@@ -245,7 +245,7 @@ def _sum_to(gradient: Any, shape: tuple[int, ...]) -> Any:
     return sum_to_size(gradient, shape)
 
 
-def all() -> Iterator[type[Operation]]:  # noqa: A001 - read as `ops.all()`
+def all() -> Iterator[type[Operation]]:
     """Every registered operation, by name."""
     return iter(sorted(_register.values(), key=lambda op: op.name))
 

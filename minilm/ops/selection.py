@@ -159,7 +159,7 @@ class Round(Primitive, shapes=UNARY, smooth=False, inplace=True):
         return dz * 0
 
 
-sign, floor, ceil, round = Sign.apply, Floor.apply, Ceil.apply, Round.apply  # noqa: A001
+sign, floor, ceil, round = Sign.apply, Floor.apply, Ceil.apply, Round.apply
 
 
 # --- kinks: the slope jumps -----------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Clamp(Primitive, shapes=UNARY, smooth=False, inplace=True):
     domain = "distinct"
     samples = options(min=[None, -0.31], max=[0.53, 0.97])
 
-    def forward(ctx, x, min=None, max=None):  # noqa: A002
+    def forward(ctx, x, min=None, max=None):
         if min is None and max is None:
             raise ValueError("clamp: give min, max or both")
         ctx.save(x)
@@ -262,16 +262,14 @@ class Minimum(Primitive, shapes=BINARY, smooth=False):
         return where(lt(x, y), dz, half), where(lt(y, x), dz, half)
 
 
-abs, relu, leaky_relu = Abs.apply, Relu.apply, LeakyRelu.apply  # noqa: A001
+abs, relu, leaky_relu = Abs.apply, Relu.apply, LeakyRelu.apply
 clamp, maximum, minimum = Clamp.apply, Maximum.apply, Minimum.apply
 
 
 # --- choices --------------------------------------------------------------------------------------
 
 
-class Where(
-    Primitive, shapes="(...), (...), (...) -> (...)", constants=("condition",), method=False
-):
+class Where(Primitive, shapes="(...), (...), (...) -> (...)", constants=("condition",), method=False):
     """z = x where the condition holds, else y"""
 
     domain = ("bool", "normal", "normal")

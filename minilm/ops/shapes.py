@@ -68,9 +68,7 @@ class Signature:
                     ) from None
 
     @staticmethod
-    def _misfit(
-        name: str, labels: Any, shapes: Any, first: int, second: int, known: int, size: int, axis: str
-    ) -> str:
+    def _misfit(name: str, labels: Any, shapes: Any, first: int, second: int, known: int, size: int, axis: str) -> str:
         return (
             f"{name}: {labels[first]} {shapes[first]} and {labels[second]} {shapes[second]} "
             f"do not fit: {axis} is {known} in {labels[first]} and {size} in {labels[second]}, {known} is not {size}"
@@ -111,6 +109,5 @@ def _split(pattern: Pattern) -> tuple[Pattern, Pattern]:
 def _patterns(text: str) -> list[Pattern]:
     """ "(..., C), (C,)" as [("...", "C"), ("C",)]."""
     return [
-        tuple(axis.strip() for axis in group.split(",") if axis.strip())
-        for group in re.findall(r"\(([^)]*)\)", text)
+        tuple(axis.strip() for axis in group.split(",") if axis.strip()) for group in re.findall(r"\(([^)]*)\)", text)
     ]

@@ -1,0 +1,56 @@
+"""What the whole suite shares: its oracles, and the loud count of comparisons that had none.
+
+MINILM_REQUIRE=torch,native turns a missing oracle from a skip into a failure; CI sets it, so that
+the comparisons cannot vanish without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import pytest
+
+REQUIRED = frozenset(filter(None, os.environ.get("MINILM_REQUIRE", "").split(",")))
+UNKNOWN = REQUIRED - {"torch", "native"}
+if UNKNOWN:
+    raise pytest.UsageError(f"MINILM_REQUIRE knows torch and native, not {', '.join(sorted(UNKNOWN))}")
+
+
+def missing(oracle: str, why: str) -> None:
+    """Skip for want of an oracle, or fail where it is required."""
+    if oracle in REQUIRED:
+        pytest.fail(f"{oracle} is required (MINILM_REQUIRE) and missing: {why}", pytrace=False)
+    pytest.skip(f"compared with nothing: {oracle} is missing ({why})")
+
+
+@pytest.fixture
+def torch() -> ModuleType:
+    """PyTorch, the oracle of most comparisons."""
+    try:
+        module = importlib.import_module("torch")
+    except ImportError as error:
+        missing("torch", str(error))
+        raise
+    return module
+
+
+@pytest.fixture
+def native() -> ModuleType:
+    """The compiled kernels."""
+    try:
+        module = importlib.import_module("minilm.kernels.native")
+    except ImportError as error:
+        missing("native", str(error))
+        raise
+    return module
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not compared."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for oracle in ("torch", "native"):
+        count = sum(f"{oracle} is missing" in str(report.longrepr) for report in skipped)
+        if count:
+            terminalreporter.section(f"{count} COMPARISONS DID NOT RUN: {oracle} is missing", sep="!", red=True)
