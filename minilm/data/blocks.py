@@ -30,21 +30,17 @@ class CausalBlocks(Dataset[Block]):
     Errors: DataError if N < T + 1, or for a block size or stride below 1.
     """
 
-    def __init__(
-        self, tokens: Tokens | TokenFile, block_size: int, stride: int | None = None
-    ) -> None:
+    def __init__(self, tokens: Tokens | TokenFile, block_size: int, stride: int | None = None) -> None:
         self.tokens = tokens.tokens if isinstance(tokens, TokenFile) else np.asanyarray(tokens)
         self.block_size = block_size
         self.stride = block_size if stride is None else stride
         if self.block_size < 1 or self.stride < 1:
             raise DataError(
-                f"CausalBlocks: block_size is {self.block_size}, stride {self.stride}; "
-                "both must be at least 1"
+                f"CausalBlocks: block_size is {self.block_size}, stride {self.stride}; both must be at least 1"
             )
         if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
             raise DataError(
-                "CausalBlocks: tokens must be integers in one dimension, "
-                f"not {self.tokens.dtype} {self.tokens.shape}"
+                f"CausalBlocks: tokens must be integers in one dimension, not {self.tokens.dtype} {self.tokens.shape}"
             )
         if len(self.tokens) < block_size + 1:
             raise DataError(
@@ -68,16 +64,12 @@ class CausalBlocks(Dataset[Block]):
         A function of (seed, step) alone, and the batch that `RandomBatchSampler` gives for them
         over the same tokens with stride 1.
         """
-        starts = generator(seed, step, Purpose.BLOCKS).integers(
-            len(self.tokens) - self.block_size, size=batch_size
-        )
+        starts = generator(seed, step, Purpose.BLOCKS).integers(len(self.tokens) - self.block_size, size=batch_size)
         windows = self.tokens[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
 
 
-def train_validation_split(
-    tokens: Tokens | TokenFile, train_fraction: float = 0.9
-) -> tuple[Tokens, Tokens]:
+def train_validation_split(tokens: Tokens | TokenFile, train_fraction: float = 0.9) -> tuple[Tokens, Tokens]:
     """The first int(N * train_fraction) tokens and the rest, as views: nothing is copied or read.
 
     Errors: DataError unless 0 < train_fraction < 1 and both parts have a token.

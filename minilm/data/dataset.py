@@ -58,9 +58,7 @@ class Subset(Dataset[Item]):
         return len(self.indices)
 
 
-def random_split(
-    dataset: Dataset[Item], lengths: Sequence[int] | Sequence[float], seed: int = 0
-) -> list[Subset[Item]]:
+def random_split(dataset: Dataset[Item], lengths: Sequence[int] | Sequence[float], seed: int = 0) -> list[Subset[Item]]:
     """Deal all items at random into parts that share none; the same seed deals the same.
 
     `lengths` are item counts that sum to len(dataset), or fractions that sum to 1: each part then

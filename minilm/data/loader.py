@@ -49,12 +49,8 @@ class DataLoader:
     ) -> None:
         if sampler is not None and shuffle:
             raise DataError("DataLoader: sampler and shuffle exclude each other")
-        if batch_sampler is not None and (
-            batch_size != 1 or shuffle or sampler is not None or drop_last
-        ):
-            raise DataError(
-                "DataLoader: batch_sampler excludes batch_size, shuffle, sampler and drop_last"
-            )
+        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+            raise DataError("DataLoader: batch_sampler excludes batch_size, shuffle, sampler and drop_last")
         if num_workers < 0 or prefetch_factor < 1:
             raise DataError(
                 f"DataLoader: num_workers is {num_workers}, prefetch_factor {prefetch_factor}; "
@@ -108,9 +104,7 @@ class DataLoader:
         try:
             return self.collate_fn(items)
         except Exception as error:
-            raise DataError(
-                f"collating items {_short(indices)} of {self._name}: {_said(error)}"
-            ) from error
+            raise DataError(f"collating items {_short(indices)} of {self._name}: {_said(error)}") from error
 
     @property
     def _name(self) -> str:

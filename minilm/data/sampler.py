@@ -86,13 +86,10 @@ class RandomBatchSampler:
     Errors: DataError for an empty dataset, or a batch_size below 1.
     """
 
-    def __init__(
-        self, dataset: Sized, batch_size: int, steps: int, seed: int = 0, start: int = 0
-    ) -> None:
+    def __init__(self, dataset: Sized, batch_size: int, steps: int, seed: int = 0, start: int = 0) -> None:
         if batch_size < 1 or len(dataset) < 1:
             raise DataError(
-                f"RandomBatchSampler: batch_size {batch_size} and {len(dataset)} items; "
-                "both must be at least 1"
+                f"RandomBatchSampler: batch_size {batch_size} and {len(dataset)} items; both must be at least 1"
             )
         self.dataset = dataset
         self.batch_size = batch_size

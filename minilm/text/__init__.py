@@ -20,8 +20,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     content = read_file(path)
     model = parse(content, str(path))["model"]
     kinds: dict[object, type[Tokenizer]] = {"WordLevel": CharTokenizer, "BPE": BPETokenizer}
-    if model.get("type") not in kinds:
-        raise DataError(
-            f"{path}: the model is {model.get('type')!r}; known are {', '.join(map(repr, kinds))}"
-        )
-    return kinds[model["type"]].from_json(content, str(path))
+    kind = model.get("type", "BPE" if "merges" in model else None)  # GPT-2's own file has no type
+    if kind not in kinds:
+        raise DataError(f"{path}: the model is {kind!r}; known are {', '.join(map(repr, kinds))}")
+    return kinds[kind].from_json(content, str(path))

@@ -142,7 +142,6 @@ class BPETokenizer(Tokenizer):
         """The inverse of `to_json`; also takes GPT-2's own file. Errors: DataError."""
         from tokenizers import Tokenizer as Backend
 
-        _check_scheme(parse(content, source), source)
         try:
             backend = Backend.from_str(content)
         except Exception as error:  # the library raises bare Exceptions
@@ -217,9 +216,7 @@ def _check_training(vocab_size: int, special_tokens: Sequence[str]) -> None:
         raise DataError(f"BPETokenizer.train: a special token is repeated in {special_tokens}")
     for token in special_tokens:
         if len(token) < 2 or _has_blank(token):
-            raise DataError(
-                f"BPETokenizer.train: special token {token!r} needs at least 2 characters, no blank"
-            )
+            raise DataError(f"BPETokenizer.train: special token {token!r} needs at least 2 characters, no blank")
 
 
 def _has_blank(token: str) -> bool:
@@ -229,9 +226,7 @@ def _has_blank(token: str) -> bool:
 def _check_surrogates(text: str) -> None:
     for i, character in enumerate(text):
         if "\ud800" <= character <= "\udfff":
-            raise DataError(
-                f"U+{ord(character):04X} at position {i} is a lone surrogate, no character"
-            )
+            raise DataError(f"U+{ord(character):04X} at position {i} is a lone surrogate, no character")
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -142,7 +142,11 @@ class CharTokenizer(Tokenizer):
         vocab = model.get("vocab")
         if model.get("type") != "WordLevel" or data.get("pre_tokenizer") != EACH_CHARACTER:
             raise DataError(f"{source}: is not a character tokenizer ({model.get('type')} model)")
-        if not isinstance(vocab, dict) or sorted(vocab.values()) != list(range(len(vocab))):
+        if (
+            not isinstance(vocab, dict)
+            or any(type(i) is not int for i in vocab.values())
+            or sorted(vocab.values()) != list(range(len(vocab)))
+        ):
             raise DataError(f"{source}: the vocabulary does not number its tokens 0, 1, 2, ...")
         tokens = sorted(vocab, key=vocab.__getitem__)
         unknown = model.get("unk_token") if model.get("unk_token") in vocab else None
@@ -154,7 +158,7 @@ class CharTokenizer(Tokenizer):
             raise DataError(f"{source}: {error}") from None
 
     def _identity(self) -> object:
-        return {"kind": "char", "tokens": self._tokens, "unknown": self.unknown}
+        return {"kind": "char", "tokens": self._tokens}
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:

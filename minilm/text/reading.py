@@ -69,9 +69,7 @@ def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
         raise DataError(f"{path}: no permission to read this file") from None
 
 
-def _invalid(
-    path: str | os.PathLike[str], error: UnicodeDecodeError, base: int, lines: int
-) -> DataError:
+def _invalid(path: str | os.PathLike[str], error: UnicodeDecodeError, base: int, lines: int) -> DataError:
     byte = error.object[error.start]
     line = lines + error.object[: error.start].count(b"\n") + 1
     where = f"{path}: byte 0x{byte:02x} at offset {base + error.start}, line {line}"

@@ -92,9 +92,7 @@ class Tokenizer(ABC):
 
         Errors: DataError for an id outside 0 .. V - 1.
         """
-        return b"".join(map(self.token_bytes, self._checked(ids).tolist())).decode(
-            "utf-8", "replace"
-        )
+        return b"".join(map(self.token_bytes, self._checked(ids).tolist())).decode("utf-8", "replace")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write tokenizer.json to `path`, or into it if it is a folder; whole or not at all."""
@@ -114,14 +112,10 @@ class Tokenizer(ABC):
         if array.size == 0:
             return array.reshape(-1).astype(np.int64)
         if array.dtype.kind not in "iu" or array.ndim != 1:
-            raise DataError(
-                f"decode: ids must be integers in one dimension, not {array.dtype} {array.shape}"
-            )
+            raise DataError(f"decode: ids must be integers in one dimension, not {array.dtype} {array.shape}")
         for bad in (array.min(), array.max()):
             if not 0 <= bad < self.vocab_size:
-                raise DataError(
-                    f"decode: id {bad} is outside the vocabulary of {self.vocab_size} tokens"
-                )
+                raise DataError(f"decode: id {bad} is outside the vocabulary of {self.vocab_size} tokens")
         return array
 
     def __repr__(self) -> str:
@@ -146,9 +140,7 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """The end: a character left half becomes U+FFFD. The decoder can then be used anew."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        return self._decoder.decode(b"", final=True)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

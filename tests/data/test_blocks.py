@@ -20,9 +20,7 @@ from minilm.data import (
 from minilm.errors import DataError
 
 
-@given(
-    size=st.integers(2, 97), block_size=st.integers(1, 23), stride=st.none() | st.integers(1, 31)
-)
+@given(size=st.integers(2, 97), block_size=st.integers(1, 23), stride=st.none() | st.integers(1, 31))
 def test_every_block_is_where_it_should_be(size: int, block_size: int, stride: int | None) -> None:
     if size < block_size + 1:
         return
@@ -60,9 +58,7 @@ def test_random_batches_are_windows(seed: int, step: int) -> None:
 
 def test_random_batches_reach_both_ends() -> None:
     blocks = CausalBlocks(np.arange(17), 11)
-    first = {
-        int(x) for step in range(20) for x in blocks.random_batch(5, seed=0, step=step)[0][:, 0]
-    }
+    first = {int(x) for step in range(20) for x in blocks.random_batch(5, seed=0, step=step)[0][:, 0]}
     assert first == set(range(6))
 
 

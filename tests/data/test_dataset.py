@@ -58,9 +58,7 @@ def test_seeds_deal_differently() -> None:
     assert first != list(range(53))
 
 
-@pytest.mark.parametrize(
-    "fractions", [[0.5, 0.5], [0.9, 0.1], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3]]
-)
+@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.9, 0.1], [0.3, 0.3, 0.4], [1 / 3, 1 / 3, 1 / 3]])
 def test_fractions_are_cut_as_in_torch(torch: Any, fractions: list[float]) -> None:
     for total in range(11, 53):
         ours = [len(part) for part in random_split(range(total), fractions)]

@@ -13,12 +13,7 @@ def first(seed: int, index: int, purpose: Purpose) -> tuple[int, ...]:
 
 
 def test_each_argument_matters_and_nothing_else() -> None:
-    arguments = [
-        (seed, index, purpose)
-        for seed in (0, 1, 2**64 - 1)
-        for index in (0, 1, 7)
-        for purpose in Purpose
-    ]
+    arguments = [(seed, index, purpose) for seed in (0, 1, 2**64 - 1) for index in (0, 1, 7) for purpose in Purpose]
     draws = [first(*each) for each in arguments]
     assert len(set(draws)) == len(arguments)
     assert [first(*each) for each in arguments] == draws

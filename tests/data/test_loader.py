@@ -57,9 +57,7 @@ def test_every_item_once_in_an_order_of_seed_and_epoch(
     size: int, batch_size: int, drop_last: bool, shuffle: bool, num_workers: int, seed: int
 ) -> None:
     def passes(num_workers: int) -> list[list[list[int]]]:
-        loader = DataLoader(
-            range(size), batch_size, shuffle, None, None, num_workers, list, drop_last, seed=seed
-        )
+        loader = DataLoader(range(size), batch_size, shuffle, None, None, num_workers, list, drop_last, seed=seed)
         epochs = [list(loader) for _ in range(2)]
         assert all(len(epoch) == len(loader) for epoch in epochs)
         return epochs
@@ -74,9 +72,7 @@ def test_every_item_once_in_an_order_of_seed_and_epoch(
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 13])
-def test_lengths_and_batches_are_those_of_torch(
-    torch: Any, batch_size: int, drop_last: bool
-) -> None:
+def test_lengths_and_batches_are_those_of_torch(torch: Any, batch_size: int, drop_last: bool) -> None:
     options: dict[str, Any] = {"batch_size": batch_size, "drop_last": drop_last}
     for size in (1, 2, 3, 7, 12, 13, 14, 23):
         ours = DataLoader(Squares(size), **options)
@@ -131,9 +127,7 @@ def test_an_item_that_fails_is_named(num_workers: int) -> None:
     loader = DataLoader(Squares(29, broken=17), 5, num_workers=num_workers, collate_fn=list)
     batches = iter(loader)
     assert [next(batches)[0] for _ in range(3)] == [0, 25, 100]
-    with pytest.raises(
-        DataError, match=r"item 17 of Squares: KeyError: 'no such square'"
-    ) as caught:
+    with pytest.raises(DataError, match=r"item 17 of Squares: KeyError: 'no such square'") as caught:
         next(batches)
     assert isinstance(caught.value.__cause__, KeyError)
     assert workers() == []
@@ -143,9 +137,7 @@ def test_an_item_that_fails_is_named(num_workers: int) -> None:
 def test_collating_that_fails_names_its_items(num_workers: int) -> None:
     ragged = [np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(4)]
     loader = DataLoader(ragged, 2, num_workers=num_workers)
-    with pytest.raises(
-        DataError, match=r"collating items 2, 3 of list: ShapeError: .*\(3,\), \(4,"
-    ):
+    with pytest.raises(DataError, match=r"collating items 2, 3 of list: ShapeError: .*\(3,\), \(4,"):
         list(loader)
 
 

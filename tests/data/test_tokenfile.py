@@ -25,9 +25,7 @@ TEXT = "To be, or not to be:\n\n  that's the question — 那是 😀\r\n" * 5
 
 
 @settings(max_examples=40)
-@given(
-    text=st.text(st.sampled_from("ab é那😀'\n\r\t 1!"), min_size=1), chunk_bytes=st.integers(1, 13)
-)
+@given(text=st.text(st.sampled_from("ab é那😀'\n\r\t 1!"), min_size=1), chunk_bytes=st.integers(1, 13))
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_tokens_do_not_depend_on_the_chunks(
     tmp_path_factory: pytest.TempPathFactory, kind: str, text: str, chunk_bytes: int
@@ -35,9 +33,7 @@ def test_tokens_do_not_depend_on_the_chunks(
     folder = tmp_path_factory.getbasetemp()
     (folder / "corpus.txt").write_bytes(text.encode())
     tokenizer = CharTokenizer.train(text) if kind == "char" else BPE
-    file = tokenize_file(
-        folder / "corpus.txt", folder / "tokens", tokenizer, chunk_bytes=chunk_bytes
-    )
+    file = tokenize_file(folder / "corpus.txt", folder / "tokens", tokenizer, chunk_bytes=chunk_bytes)
     whole = tokenizer.encode_array(text)
     np.testing.assert_array_equal(file.tokens, whole, strict=True)
     assert (len(file), file.dtype, file.vocab_size) == (
@@ -117,9 +113,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ([np.array([0])], 2**32 + 1, "vocabulary of 4294967297 tokens"),
     ],
 )
-def test_tokens_that_cannot_be_written(
-    tmp_path: Path, arrays: list[Any], vocab_size: int, why: str
-) -> None:
+def test_tokens_that_cannot_be_written(tmp_path: Path, arrays: list[Any], vocab_size: int, why: str) -> None:
     with pytest.raises(DataError, match=why):
         write_tokens(tmp_path / "t", arrays, vocab_size)
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minilm.data import corpora
 from minilm.errors import DataError
-from minilm.text import BPETokenizer, bpe
+from minilm.text import BPETokenizer, bpe, load_tokenizer
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 # Blanks of all kinds, contractions, digits, a special token and its parts: all that GPT-2's
@@ -49,9 +49,7 @@ def test_chunks_equal_the_whole(trained: BPETokenizer, text: str, size: int) -> 
 
 
 @pytest.mark.parametrize("piece", [7, 101])
-def test_pieces_equal_the_whole(
-    trained: BPETokenizer, monkeypatch: pytest.MonkeyPatch, piece: int
-) -> None:
+def test_pieces_equal_the_whole(trained: BPETokenizer, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     monkeypatch.setattr(bpe, "PIECE", piece)
     text = corpora.shakespeare()[500_009:510_007] + "x" * 211 + " a  b\n\n\nc"
     whole = trained._backend.encode(text, add_special_tokens=False).ids
@@ -89,6 +87,14 @@ def test_the_library_loads_the_file(trained: BPETokenizer, tmp_path: Path) -> No
     text = "It's 42\n\n  naïve <|endoftext|> 😀"
     assert theirs.encode(text).ids == trained.encode(text)
     assert theirs.decode(trained.encode(text), skip_special_tokens=False) == text
+
+
+def test_a_file_like_gpt2s_own_is_known(trained: BPETokenizer, tmp_path: Path) -> None:
+    data = json.loads(trained.to_json())
+    del data["model"]["type"]
+    data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert load_tokenizer(tmp_path).fingerprint == trained.fingerprint
 
 
 @pytest.mark.parametrize(

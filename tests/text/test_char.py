@@ -28,9 +28,7 @@ def library(tokenizer: CharTokenizer, folder: Path) -> Any:
 
 @settings(max_examples=60)
 @given(text=ANY_TEXT)
-def test_round_trip_and_the_library_agree(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_round_trip_and_the_library_agree(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     tokenizer = CharTokenizer.train(text)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -63,9 +61,7 @@ def test_shakespeare_in_the_library(tmp_path: Path) -> None:
 
 def test_a_foreign_character_is_named() -> None:
     tokenizer = CharTokenizer.train(["hello ", "world"])
-    with pytest.raises(
-        DataError, match=r"'W' \(U\+0057\) at position 6 is not in the vocabulary of 8 characters"
-    ):
+    with pytest.raises(DataError, match=r"'W' \(U\+0057\) at position 6 is not in the vocabulary of 8 characters"):
         tokenizer.encode("hello World")
     with pytest.raises(DataError, match=r"U\+1F600.*position 0"):
         tokenizer.encode("😀")
@@ -127,6 +123,8 @@ def test_a_damaged_vocabulary_is_refused(tmp_path: Path) -> None:
     data = json.loads(CharTokenizer.train("abc").to_json())
     for vocab, why in [
         ({"a": 0, "b": 2}, "0, 1, 2"),
+        ({"a": 0, "b": "1"}, "0, 1, 2"),
+        ([], "0, 1, 2"),
         ({"b": 0, "a": 1}, "sorted"),
         ({}, "at least one"),
         ({"<unk>": 0, "a": 1}, "last id"),

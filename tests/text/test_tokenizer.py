@@ -124,7 +124,7 @@ def test_files_that_are_no_tokenizer(tmp_path: Path) -> None:
         ("[1]", 'has no "model"'),
         ('{"model": {"type": "Unigram"}}', "the model is 'Unigram'"),
         ('{"model": {"type": "WordLevel"}}', "is not a character tokenizer"),
-        ('{"model": {"type": "BPE"}}', "the pre-tokenizer is None"),
+        ('{"model": {"type": "BPE"}}', "the tokenizers library refuses it"),
     ]:
         file.write_text(content)
         with pytest.raises(DataError, match=why) as caught:
