@@ -46,8 +46,8 @@ class TokenFile:
         itemsize, count, self.vocab_size, self.fingerprint = _read_header(self.path)
         with self.path.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        # Batches come from random places, so reading ahead fetches what nobody asks for: measured
-        # here on a file not yet in memory, 4.1 s became 0.01 s for 390 blocks of 128 tokens.
+        # Batches come from random places, so reading ahead fetches what nobody asks for. Measured on
+        # a file not yet in memory: 390 blocks of 128 tokens came some 370 times sooner.
         if hasattr(mmap, "MADV_RANDOM"):
             pages.madvise(mmap.MADV_RANDOM)
         self.tokens: NDArray[np.unsignedinteger[Any]] = np.frombuffer(pages, f"<u{itemsize}", count, HEADER.size)
