@@ -47,7 +47,7 @@ class TokenFile:
         with self.path.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Batches come from random places, so reading ahead fetches what nobody asks for. Measured on
-        # a file not yet in memory: 390 blocks of 128 tokens came some 370 times sooner.
+        # a sparse file of 2 GiB: 390 blocks of 128 tokens came some 370 times sooner.
         if hasattr(mmap, "MADV_RANDOM"):
             pages.madvise(mmap.MADV_RANDOM)
         self.tokens: NDArray[np.unsignedinteger[Any]] = np.frombuffer(pages, f"<u{itemsize}", count, HEADER.size)
