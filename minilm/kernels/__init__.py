@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 from collections.abc import Callable
@@ -49,6 +50,8 @@ def why_not(name: str) -> str:
     """Why the backend `name` cannot serve; empty if it can. Errors: BackendError for an unknown name."""
     if name not in BACKENDS:
         raise BackendError(f"there is no backend {name!r}: the backends are {', '.join(BACKENDS)}")
+    if name == "numba":  # only whether it is there: loading it takes a second
+        return "" if importlib.util.find_spec("numba") else "the package numba is not installed"
     try:
         _module(name)
     except ImportError as error:
@@ -78,7 +81,9 @@ class use:  # noqa: N801 - reads as a verb: kernels.use("numba")
 
 def report() -> dict[str, str]:
     """For each kernel the backend that serves it, with the reason where it is not the one in use."""
-    lacking = {} if _current == "reference" else {name: f"reference (not written for {_current} yet)" for name in names()}
+    lacking = (
+        {} if _current == "reference" else {name: f"reference (not written for {_current} yet)" for name in names()}
+    )
     return {**{name: _current for name in names()}, **lacking, **{n: _current for n in _COMPILED.get(_current, ())}}
 
 
@@ -117,10 +122,7 @@ def _compiled(backend_name: str, kernel: str) -> Kernel:
 
 
 def _first() -> str:
-    """The backend to begin with: the one asked for, else native if it was built, else the reference.
-
-    Numba is not chosen unasked where NumPy serves as well; see docs/design.md.
-    """
+    """The backend to begin with: the one that MINILM_BACKEND names, else the first that can serve."""
     wanted = os.environ.get("MINILM_BACKEND", "")
     if wanted:
         reason = why_not(wanted)
@@ -135,4 +137,4 @@ def __getattr__(name: str) -> Any:
 
 
 _current = "reference"
-_bind("reference")
+_bind(_first())
