@@ -79,12 +79,17 @@ class use:  # noqa: N801 - reads as a verb: kernels.use("numba")
         _bind(self._before)
 
 
-def report() -> dict[str, str]:
-    """For each kernel the backend that serves it, with the reason where it is not the one in use."""
-    lacking = (
-        {} if _current == "reference" else {name: f"reference (not written for {_current} yet)" for name in names()}
-    )
-    return {**{name: _current for name in names()}, **lacking, **{n: _current for n in _COMPILED.get(_current, ())}}
+def report() -> dict[str, tuple[str, dict[str, str]]]:
+    """For each kernel the backend that serves it, and why each faster backend does not."""
+    found = {}
+    for kernel in names():
+        server = _current if kernel in _COMPILED.get(_current, ()) else "reference"
+        reasons = {}
+        for name in BACKENDS[: BACKENDS.index(server)]:
+            missing = "" if kernel in _COMPILED[name] else "has no such kernel"
+            reasons[name] = missing or why_not(name) or f"{_current} was chosen"
+        found[kernel] = server, reasons
+    return found
 
 
 def _module(name: str) -> ModuleType:
@@ -104,10 +109,8 @@ def _bind(name: str) -> None:
 def _compiled(backend_name: str, kernel: str) -> Kernel:
     """The backend's kernel for float32 and float64, the reference's for every other type."""
     plain = getattr(reference, kernel)
-    if backend_name == "native":
-        fast = getattr(_module(backend_name), kernel)
-    else:
-        fast = None  # Numba takes a second to load: not before it is first needed
+    # Numba takes a second to load: not before it is first needed.
+    fast = None if backend_name == "numba" else getattr(_module(backend_name), kernel)
 
     @functools.wraps(plain)
     def serve(x: Any, *args: Any, **kwargs: Any) -> Any:
