@@ -35,6 +35,10 @@ class BackendError(MinilmError, RuntimeError):
     """A kernel backend that was asked for by name cannot serve; the message says why."""
 
 
+class ModuleError(MinilmError, RuntimeError):
+    """A module cannot take what it is given: a state that does not fit, a name that is taken."""
+
+
 class ConfigError(MinilmError, ValueError):
     """A configuration with an unknown key or an impossible value."""
 

@@ -42,3 +42,53 @@ def softmax(x: Array) -> Array:
 def softmax_backward(dy: Array, y: Array) -> Array:
     """dx_j = y_j (dy_j - sum_k dy_k y_k): the Jacobian diag(y) - y y^T times dy, row by row."""
     return y * (dy - (dy * y).sum(-1, keepdims=True))
+
+
+# --- optimisers -----------------------------------------------------------------------------------
+
+
+def adamw(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """One step of AdamW: `param`, `exp_avg` (m) and `exp_avg_sq` (v) are overwritten.
+
+        m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g^2
+        w = (1 - lr weight_decay) w - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
+
+    Shapes: all arrays (...). One temporary array of that size.
+    """
+    xp = array_module(param)
+    term = xp.multiply(grad, 1 - beta1)
+    exp_avg *= beta1
+    exp_avg += term
+    xp.multiply(grad, grad, out=term)
+    term *= 1 - beta2
+    exp_avg_sq *= beta2
+    exp_avg_sq += term
+    xp.sqrt(exp_avg_sq, out=term)
+    term /= (1 - beta2**step) ** 0.5
+    term += eps
+    xp.divide(exp_avg, term, out=term)
+    term *= lr / (1 - beta1**step)
+    param *= 1 - lr * weight_decay
+    param -= term
+
+
+def square_sum(x: Array) -> float:
+    """The sum of the squares of all elements, in float64: squares of large float32 numbers do not overflow."""
+    xp = array_module(x)
+    flat = x.reshape(-1)
+    total = 0.0
+    for start in range(0, flat.size, 16384):  # a part that stays in the cache while it is converted
+        part = flat[start : start + 16384].astype(xp.float64)
+        total += float(part @ part)
+    return total

@@ -1,0 +1,22 @@
+"""Optimisers, schedules of their learning rates, and gradient clipping, under PyTorch's names."""
+
+from minilm.optim import lr_scheduler, schedule
+from minilm.optim.adamw import Adam, AdamW
+from minilm.optim.clip import clip_grad_norm_, clip_grad_value_
+from minilm.optim.optimizer import Optimizer
+from minilm.optim.schedule import warmup_constant, warmup_cosine, warmup_linear
+from minilm.optim.sgd import SGD
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "lr_scheduler",
+    "schedule",
+    "warmup_constant",
+    "warmup_cosine",
+    "warmup_linear",
+]

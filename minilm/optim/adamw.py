@@ -1,0 +1,83 @@
+"""AdamW and Adam: steps scaled by running means of the gradient and of its square."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minilm import kernels
+from minilm.creation import zeros_like
+from minilm.errors import ConfigError
+from minilm.optim.optimizer import Group, Optimizer, check_number
+from minilm.tensor import Tensor
+
+
+class AdamW(Optimizer):
+    """Adam with weight decay that is decoupled from the gradient.
+
+        m = beta1 m + (1 - beta1) g                 a running mean of the gradient g
+        v = beta2 v + (1 - beta2) g^2               a running mean of its square
+        w = w - lr weight_decay w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    where t counts a parameter's steps from 1. As in PyTorch, the decay is multiplied by lr.
+
+    Source: Loshchilov & Hutter 2019, algorithm 2; Kingma & Ba 2015 for the bias corrections.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Raise ConfigError if a setting of the group is impossible."""
+        for name in ("lr", "eps", "weight_decay"):
+            check_number(name, group[name])
+        if len(group["betas"]) != 2:
+            raise ConfigError(f"betas are two numbers, not {group['betas']!r}")
+        for name, beta in zip(("beta1", "beta2"), group["betas"]):
+            check_number(name, beta, below=1.0)
+
+    def initial_state(self, parameter: Tensor, group: Group) -> dict[str, Any]:
+        """The two running means at zero, and the count of steps."""
+        return {"step": 0, "exp_avg": zeros_like(parameter), "exp_avg_sq": zeros_like(parameter)}
+
+    def update(self, parameter: Tensor, gradient: Any, state: dict[str, Any], group: Group) -> None:
+        """One step: see the class."""
+        state["step"] += 1
+        kernels.adamw(
+            parameter.array,
+            gradient,
+            state["exp_avg"].array,
+            state["exp_avg_sq"].array,
+            group["lr"],
+            *group["betas"],
+            group["eps"],
+            group["weight_decay"],
+            state["step"],
+        )
+
+
+class Adam(AdamW):
+    """AdamW with the decay as part of the gradient (g + weight_decay w): Kingma & Ba 2015, algorithm 1."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(self, parameter: Tensor, gradient: Any, state: dict[str, Any], group: Group) -> None:
+        """One step: see the class."""
+        if group["weight_decay"]:
+            gradient = gradient + group["weight_decay"] * parameter.array
+        super().update(parameter, gradient, state, {**group, "weight_decay": 0.0})
