@@ -11,6 +11,11 @@ import os
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+# The machines of CI are shared: a test that waits for a processor is not wrong.
+settings.register_profile("minilm", deadline=None)
+settings.load_profile("minilm")
 
 REQUIRED = frozenset(filter(None, os.environ.get("MINILM_REQUIRE", "").split(",")))
 UNKNOWN = REQUIRED - {"torch", "native"}

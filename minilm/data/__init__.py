@@ -1,0 +1,33 @@
+"""Datasets, loaders, token files and corpora."""
+
+from minilm.data import corpora
+from minilm.data.blocks import CausalBlocks, train_validation_split
+from minilm.data.collate import default_collate
+from minilm.data.dataset import Dataset, Subset, TensorDataset, random_split
+from minilm.data.loader import DataLoader
+from minilm.data.sampler import (
+    BatchSampler,
+    RandomBatchSampler,
+    RandomSampler,
+    SequentialSampler,
+)
+from minilm.data.tokenfile import TokenFile, tokenize_file, write_tokens
+
+__all__ = [
+    "BatchSampler",
+    "CausalBlocks",
+    "DataLoader",
+    "Dataset",
+    "RandomBatchSampler",
+    "RandomSampler",
+    "SequentialSampler",
+    "Subset",
+    "TensorDataset",
+    "TokenFile",
+    "corpora",
+    "default_collate",
+    "random_split",
+    "tokenize_file",
+    "train_validation_split",
+    "write_tokens",
+]
