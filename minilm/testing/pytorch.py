@@ -13,6 +13,7 @@ import numpy as np
 
 from minilm.ops.registry import Operation
 from minilm.tensor import Tensor
+from minilm.testing.samples import Case
 
 
 def counterpart(op: type[Operation], torch: Any) -> Callable[..., Any] | None:
@@ -47,10 +48,25 @@ def to_numpy(tensor: Any) -> np.ndarray[Any, Any]:
     return tensor.detach().resolve_conj().resolve_neg().numpy()
 
 
-def call(op: type[Operation], torch: Any, inputs: Any, options: dict[str, Any]) -> list[Any]:
-    """PyTorch's outputs for the operation on PyTorch tensors. Errors: LookupError if it has no counterpart."""
-    function = counterpart(op, torch)
+def call(case: Case, torch: Any, tensors: Any) -> list[Any]:
+    """PyTorch's outputs for the case on PyTorch tensors. Errors: LookupError if it has no counterpart."""
+    function = counterpart(case.op, torch)
     if function is None:
-        raise LookupError(f"PyTorch has no {op.name}; give the operation a function `torch(torch, ...)`")
-    result = function(*inputs, **to_torch(options, torch))
+        raise LookupError(f"PyTorch has no {case.op.name}; give the operation a function `torch(torch, ...)`")
+    result = function(*tensors, **to_torch(case.sample.options, torch))
     return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def run(case: Case, torch: Any, inputs: Any) -> tuple[list[Any], list[Any]]:
+    """PyTorch's outputs and gradients where `Case.run` gives ours."""
+    tensors = [to_torch(x, torch, requires_grad=True) for x in inputs]
+    outputs = call(case, torch, tensors)
+    flowing = [y for y in outputs if y.requires_grad]
+    gradients: list[Any] = [None] * len(tensors)
+    active = [i for i, t in enumerate(tensors) if t is not None and t.requires_grad]
+    if flowing:
+        given = [torch.from_numpy(c) for c in case.cotangents([to_numpy(y) for y in flowing])]
+        found = torch.autograd.grad(flowing, [tensors[i] for i in active], given, allow_unused=True)
+        for i, gradient in zip(active, found):
+            gradients[i] = gradient
+    return outputs, gradients

@@ -5,13 +5,16 @@ Sizes are different primes, so that no swapped axis can pass; no value lies near
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minilm.autograd import grad
 from minilm.ops.registry import Operation, Primitive, Sample
+from minilm.tensor import Tensor
 
 Array = Any
 Shapes = tuple[tuple[int, ...] | None, ...]
@@ -39,13 +42,42 @@ class Case:
         shapes = " ".join("-" if s is None else f"({','.join(map(str, s))})" for s in self.shapes)
         return f"{self.op.name}[{chosen}] {shapes}" if chosen else f"{self.op.name} {shapes}"
 
-    def inputs(self, rng: np.random.Generator, dtype: Any = np.float64) -> tuple[Array, ...]:
-        """Arrays for the case's inputs."""
-        return inputs_for(self.op, self.sample, rng, dtype, self.shapes)
+    def inputs(self, dtype: Any = np.float64) -> tuple[Array, ...]:
+        """Arrays for the case's inputs, the same ones at every call."""
+        return inputs_for(self.op, self.sample, seeded(self.id), dtype, self.shapes)
 
-    def __call__(self, *inputs: Any) -> Any:
-        """The operation on `inputs`, with the sample's options."""
-        return self.op.apply(*inputs, **self.sample.options)
+    def cotangents(self, outputs: Any) -> list[Array]:
+        """A random gradient for each output, the same ones at every call."""
+        rng = seeded(self.id + " cotangents")
+        return [np.asarray(rng.standard_normal(y.shape)).astype(np.float32).astype(y.dtype) for y in outputs]
+
+    def __call__(self, *inputs: Any) -> list[Tensor]:
+        """The operation's outputs on `inputs`, with the sample's options."""
+        result = self.op.apply(*inputs, **self.sample.options)
+        return list(result) if isinstance(result, (tuple, list)) else [result]
+
+    def run(self, inputs: Any, cotangents: list[Array] | None = None) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The outputs, and for each floating input the gradient (None where nothing arrives)."""
+        tensors = leaves(inputs)
+        outputs = self(*tensors)
+        flowing = [y for y in outputs if y.requires_grad]
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        active = [i for i, t in enumerate(tensors) if t is not None and t.requires_grad]
+        if flowing:
+            given = self.cotangents(flowing) if cotangents is None else cotangents
+            for i, gradient in zip(active, grad(flowing, [tensors[i] for i in active], given, allow_unused=True)):
+                gradients[i] = gradient
+        return outputs, gradients
+
+
+def leaves(inputs: Any) -> list[Any]:
+    """Tensors around arrays; floating ones require a gradient."""
+    return [None if x is None else Tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs]
+
+
+def seeded(name: str) -> np.random.Generator:
+    """Random numbers that depend on a name alone, so that one test's do not depend on another's."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 def cases(op: type[Operation]) -> Iterator[Case]:

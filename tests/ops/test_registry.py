@@ -5,18 +5,19 @@ Nothing here names an operation except where one is excused, with the reason bes
 
 from __future__ import annotations
 
-import zlib
+import inspect
 
 import numpy as np
 import pytest
 
-from minilm import ops
+from minilm import kernels, ops
 from minilm.autograd import grad
 from minilm.errors import MinilmError
 from minilm.ops.registry import Fused, Sample
 from minilm.tensor import Tensor
-from minilm.testing import LAYOUTS, Case, assert_same, cases, gradcheck, gradgradcheck
-from minilm.testing.pytorch import call, counterpart, to_numpy, to_torch
+from minilm.testing import LAYOUTS, Case, assert_same, cases, gradcheck, gradgradcheck, pytorch
+from minilm.testing.pytorch import counterpart, to_numpy, to_torch
+from minilm.testing.samples import leaves, seeded
 
 # Operations without a sample, and where they are tested instead.
 NO_SAMPLES = {
@@ -34,58 +35,7 @@ every_differentiable = pytest.mark.parametrize("case", DIFFERENTIABLE, ids=lambd
 both_types = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
-# --- one case, run by us and by PyTorch ------------------------------------------------------------
-
-
-def seed(name: str) -> np.random.Generator:
-    return np.random.default_rng(zlib.crc32(name.encode()))
-
-
-def listed(result) -> list:
-    return list(result) if isinstance(result, (tuple, list)) else [result]
-
-
-def leaves(inputs) -> list:
-    """Tensors around the arrays; floating ones require a gradient."""
-    return [None if x is None else Tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs]
-
-
-def cotangents(case: Case, outputs: list) -> list[np.ndarray]:
-    """A random gradient for each output that has one."""
-    rng = seed(case.id + " cotangents")
-    return [np.asarray(rng.standard_normal(y.shape)).astype(np.float32).astype(y.dtype) for y in outputs]
-
-
-def run(case: Case, inputs):
-    """Our outputs, and our gradients (None for inputs without one)."""
-    tensors = leaves(inputs)
-    outputs = listed(case(*tensors))
-    flowing = [y for y in outputs if y.requires_grad]
-    if not flowing:
-        return outputs, [None] * len(tensors)
-    wanted = [t for t in tensors if t is not None and t.requires_grad]
-    found = iter(grad(flowing, wanted, cotangents(case, flowing), allow_unused=True))
-    return outputs, [next(found) if t is not None and t.requires_grad else None for t in tensors]
-
-
-def run_torch(case: Case, inputs, torch):
-    """PyTorch's outputs and gradients for the same inputs and cotangents."""
-    tensors = [to_torch(x, torch, requires_grad=True) for x in inputs]
-    outputs = call(case.op, torch, tensors, case.sample.options)
-    flowing = [y for y in outputs if y.requires_grad]
-    wanted = [t for t in tensors if t is not None and t.requires_grad]
-    if not flowing:
-        return outputs, [None] * len(tensors)
-    given = [torch.from_numpy(c) for c in cotangents(case, [Shaped(y) for y in flowing])]
-    found = iter(torch.autograd.grad(flowing, wanted, given, allow_unused=True))
-    return outputs, [next(found) if t is not None and t.requires_grad else None for t in tensors]
-
-
-class Shaped:
-    """A PyTorch tensor's shape and type in our words."""
-
-    def __init__(self, tensor):
-        self.shape, self.dtype = tuple(tensor.shape), to_numpy(tensor).dtype
+# --- ours and PyTorch's ----------------------------------------------------------------------------
 
 
 def known_to(torch, case: Case) -> None:
@@ -96,7 +46,7 @@ def known_to(torch, case: Case) -> None:
         pytest.skip(f"not in PyTorch: {NO_TORCH[case.op.name]}")
 
 
-def compare(case: Case, ours, theirs) -> None:
+def compare(ours, theirs) -> None:
     """Outputs in value, dtype and whether they have a gradient; gradients where PyTorch has one."""
     (outputs, gradients), (their_outputs, their_gradients) = ours, theirs
     assert len(outputs) == len(their_outputs)
@@ -137,14 +87,14 @@ def test_every_operation_says_what_it_computes(op):
 @every_case
 def test_equals_pytorch(case, dtype, torch):
     known_to(torch, case)
-    inputs = case.inputs(seed(case.id), dtype)
-    compare(case, run(case, inputs), run_torch(case, inputs, torch))
+    inputs = case.inputs(dtype)
+    compare(case.run(inputs), pytorch.run(case, torch, inputs))
 
 
 @every_differentiable
 def test_gradient_equals_finite_differences(case):
-    inputs = case.inputs(seed(case.id))
-    if any(y.dtype != np.float64 for y in listed(case(*leaves(inputs))) if y.requires_grad):
+    inputs = case.inputs()
+    if any(y.dtype != np.float64 for y in case(*leaves(inputs)) if y.requires_grad):
         pytest.skip("the result is not float64, so differences are too coarse")
     gradcheck(case, inputs, limit=40)
 
@@ -153,16 +103,16 @@ def test_gradient_equals_finite_differences(case):
 def test_inputs_are_unchanged_and_gradients_are_their_own(case):
     """No input is written to; each gradient has its input's shape and type and no memory of a saved value."""
     for dtype in ("float64", "float32"):
-        inputs = case.inputs(seed(case.id), dtype)
+        inputs = case.inputs(dtype)
         before = [None if x is None else x.copy() for x in inputs]
         tensors = leaves(inputs)
-        outputs = listed(case(*tensors))
+        outputs = case(*tensors)
         flowing = [y for y in outputs if y.requires_grad]
         node = flowing[0].node if flowing else None
         saved = [value for value in node._saved if isinstance(value, np.ndarray)] if node is not None else []
         values = [y.array.copy() for y in outputs]
         wanted = [t for t in tensors if t is not None and t.requires_grad]
-        found = grad(flowing, wanted, cotangents(case, flowing), allow_unused=True) if flowing else ()
+        found = grad(flowing, wanted, case.cotangents(flowing), allow_unused=True) if flowing else ()
         for x, old in zip(inputs, before):
             assert x is None or np.array_equal(x, old, equal_nan=x.dtype.kind == "f"), "an input was changed"
         for y, value in zip(outputs, values):
@@ -177,10 +127,10 @@ def test_inputs_are_unchanged_and_gradients_are_their_own(case):
 
 @every_case
 def test_a_result_that_is_no_view_has_memory_of_its_own(case):
-    inputs = case.inputs(seed(case.id))
+    inputs = case.inputs()
     if case.op.view:
         return
-    for y in listed(case(*leaves(inputs))):
+    for y in case(*leaves(inputs)):
         for x in inputs:
             assert x is None or y._base is not None or not np.shares_memory(x, y.array), "an unannounced view"
 
@@ -193,7 +143,7 @@ def finite(outputs) -> bool:
 
 
 def weights_of(case: Case, outputs: list, inputs) -> tuple[list, list]:
-    rng = seed(case.id + " second")
+    rng = seeded(case.id + " second")
     c = [np.asarray(rng.standard_normal(y.shape)) for y in outputs]
     v = [None if x is None or x.dtype.kind != "f" else np.asarray(rng.standard_normal(x.shape)) for x in inputs]
     return c, v
@@ -202,7 +152,7 @@ def weights_of(case: Case, outputs: list, inputs) -> tuple[list, list]:
 def hessian_vector_product(case: Case, inputs) -> list:
     """H v of sum c sin(op(x)), by a backward walk through a backward walk."""
     tensors = leaves(inputs)
-    flowing = [y for y in listed(case(*tensors)) if y.requires_grad]
+    flowing = [y for y in case(*tensors) if y.requires_grad]
     c, v = weights_of(case, flowing, inputs)
     total = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
     wanted = [(t, d) for t, d in zip(tensors, v) if d is not None]
@@ -216,8 +166,8 @@ def hessian_vector_product(case: Case, inputs) -> list:
 
 def torch_hessian_vector_product(case: Case, inputs, torch) -> list:
     tensors = [to_torch(x, torch, requires_grad=True) for x in inputs]
-    flowing = [y for y in call(case.op, torch, tensors, case.sample.options) if y.requires_grad]
-    c, v = weights_of(case, [Shaped(y) for y in flowing], inputs)
+    flowing = [y for y in pytorch.call(case, torch, tensors) if y.requires_grad]
+    c, v = weights_of(case, [to_numpy(y) for y in flowing], inputs)
     total = sum((y.sin() * torch.from_numpy(w)).sum() for y, w in zip(flowing, c))
     wanted = [(t, torch.from_numpy(d)) for t, d in zip(tensors, v) if d is not None]
     settings = {"allow_unused": True, "materialize_grads": True}
@@ -231,8 +181,8 @@ def torch_hessian_vector_product(case: Case, inputs, torch) -> list:
 @every_differentiable
 def test_second_derivative_equals_pytorch(case, torch):
     known_to(torch, case)
-    inputs = case.inputs(seed(case.id))
-    outputs = listed(case(*leaves(inputs)))
+    inputs = case.inputs()
+    outputs = case(*leaves(inputs))
     if not finite(outputs) or not any(y.requires_grad for y in outputs):
         return
     ours, theirs = hessian_vector_product(case, inputs), torch_hessian_vector_product(case, inputs, torch)
@@ -243,8 +193,8 @@ def test_second_derivative_equals_pytorch(case, torch):
 
 @pytest.mark.parametrize("case", [c for c in DIFFERENTIABLE if c.op.smooth], ids=lambda case: case.id)
 def test_second_derivative_equals_finite_differences(case):
-    inputs = case.inputs(seed(case.id))
-    outputs = listed(case(*leaves(inputs)))
+    inputs = case.inputs()
+    outputs = case(*leaves(inputs))
     flowing = [y for y in outputs if y.requires_grad]
     if not flowing or not finite(outputs) or any(y.dtype != np.float64 for y in flowing):
         return
@@ -257,21 +207,46 @@ def test_second_derivative_equals_finite_differences(case):
 @both_types
 @pytest.mark.parametrize("case", [c for c in CASES if issubclass(c.op, Fused)], ids=lambda case: case.id)
 def test_kernels_equal_the_definition(case, dtype):
-    inputs = case.inputs(seed(case.id), dtype)
-    outputs, gradients = run(case, inputs)
+    inputs = case.inputs(dtype)
+    outputs, gradients = case.run(inputs)
     tensors = leaves(inputs)
-    defined = listed(case.op.definition(*tensors, **case.sample.options))
+    result = case.op.definition(*tensors, **case.sample.options)
+    defined = list(result) if isinstance(result, tuple) else [result]
     for y, d in zip(outputs, defined):
         assert_same(y, d)
     flowing = [d for d in defined if d.requires_grad]
     if not flowing:
         return
     wanted = [t for t in tensors if t is not None and t.requires_grad]
-    found = iter(grad(flowing, wanted, cotangents(case, flowing), allow_unused=True, materialize_grads=True))
+    found = iter(grad(flowing, wanted, case.cotangents(flowing), allow_unused=True, materialize_grads=True))
     for number, (t, g) in enumerate(zip(tensors, gradients)):
         if t is not None and t.requires_grad:
             expected = next(found)
             assert_same(np.zeros_like(expected.array) if g is None else g, expected, name=f"gradient {number}")
+
+
+# --- the backends ----------------------------------------------------------------------------------------------
+
+
+ON_KERNELS = [case for case in CASES if "kernels." in inspect.getsource(case.op)]
+
+
+@pytest.mark.parametrize("backend", ["native", "numba"])
+@both_types
+@pytest.mark.parametrize("case", ON_KERNELS, ids=lambda case: case.id)
+def test_backends_equal_the_reference(case, dtype, backend, request):
+    if backend == "native":
+        request.getfixturevalue("native")
+    inputs = case.inputs(dtype)
+    with kernels.use("reference"):
+        expected = case.run(inputs)
+    with kernels.use(backend):
+        found = case.run(inputs)
+    for ours, theirs in zip(found, expected):
+        for number, (y, r) in enumerate(zip(ours, theirs)):
+            assert (y is None) == (r is None)
+            if y is not None:
+                assert_same(y, r, name=f"{number}")
 
 
 # --- how the inputs lie in memory ---------------------------------------------------------------------------
@@ -280,10 +255,10 @@ def test_kernels_equal_the_definition(case, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @every_case
 def test_memory_layout_does_not_matter(case, layout):
-    inputs = case.inputs(seed(case.id))
+    inputs = case.inputs()
     laid = [None if x is None else LAYOUTS[layout](x) for x in inputs]
-    outputs, gradients = run(case, inputs)
-    other_outputs, other_gradients = run(case, laid)
+    outputs, gradients = case.run(inputs)
+    other_outputs, other_gradients = case.run(laid)
     for y, other in zip(outputs, other_outputs):
         assert_same(other, y)
     for g, other in zip(gradients, other_gradients):
@@ -312,11 +287,11 @@ def edge_cases():
 def test_edges_equal_pytorch(case, torch):
     """The same values and gradients, or an error of ours where PyTorch has one."""
     known_to(torch, case)
-    inputs = case.inputs(seed(case.id))
+    inputs = case.inputs()
     try:
-        theirs = run_torch(case, inputs, torch)
+        theirs = pytorch.run(case, torch, inputs)
     except (RuntimeError, IndexError, ValueError, TypeError):
         with pytest.raises((MinilmError, IndexError, ValueError, TypeError)):
-            run(case, inputs)
+            case.run(inputs)
         return
-    compare(case, run(case, inputs), theirs)
+    compare(case.run(inputs), theirs)
