@@ -22,7 +22,11 @@ def cpu_features() -> tuple[str, list[str]]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine(), []
-    fields = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)  # type: ignore[misc]
+    fields: dict[str, str] = {}
+    for line in lines:
+        label, colon, value = line.partition(":")
+        if colon:
+            fields[label.strip()] = value.strip()
     flags = set(fields.get("flags", fields.get("Features", "")).split())
     return fields.get("model name", platform.machine()), [name for name in _TELLING if name in flags] or sorted(flags)[
         :8

@@ -59,8 +59,8 @@ def _softmax(x: Array, y: Array) -> None:
             # a NaN must win, as in NumPy's max: every comparison with it is false
             if not x[i, j] <= largest:
                 largest = x[i, j]
-        total = x[i, 0] * 0
-        for j in range(columns):
+        y[i, 0] = total = np.exp(x[i, 0] - largest)
+        for j in range(1, columns):
             y[i, j] = np.exp(x[i, j] - largest)
             total += y[i, j]
         for j in range(columns):
@@ -71,8 +71,8 @@ def _softmax(x: Array, y: Array) -> None:
 def _softmax_backward(dy: Array, y: Array, dx: Array) -> None:
     rows, columns = y.shape
     for i in numba.prange(rows):
-        along = dy[i, 0] * 0
-        for j in range(columns):
+        along = dy[i, 0] * y[i, 0]
+        for j in range(1, columns):
             along += dy[i, j] * y[i, j]
         for j in range(columns):
             dx[i, j] = y[i, j] * (dy[i, j] - along)
