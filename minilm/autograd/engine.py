@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from minilm.autograd import anomaly
 from minilm.device import array_module
 from minilm.errors import AutogradError, ShapeError
-from minilm.modes import enable_grad, no_grad, state
+from minilm.modes import state
 from minilm.tape import Node
 from minilm.tensor import Tensor, wrap
 
@@ -128,20 +128,19 @@ class _Walk:
                 if node is not None:
                     self._targets.setdefault(node, set()).add(tensor._index)
             self._useful = self._on_the_way(roots)
-        before = state.create_graph
-        state.create_graph = self.create_graph
+        before = state.recording, state.create_graph
         try:
-            with enable_grad() if self.create_graph else no_grad():
-                for target, index, gradient in roots:
-                    self._send((target, index), gradient)
-                while self._queue:
-                    _, node = heapq.heappop(self._queue)
-                    gradients = self._pending.pop(node)
-                    self._sums.difference_update(map(id, gradients))
-                    self._visit(node, gradients)
-                self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
+            state.recording = state.create_graph = self.create_graph
+            for target, index, gradient in roots:
+                self._send((target, index), gradient)
+            while self._queue:
+                _, node = heapq.heappop(self._queue)
+                gradients = self._pending.pop(node)
+                self._sums.difference_update(map(id, gradients))
+                self._visit(node, gradients)
+            self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
         finally:
-            state.create_graph = before
+            state.recording, state.create_graph = before
 
     def _visit(self, node: Node, gradients: list[Gradient]) -> None:
         """Turn the gradients of a node's outputs into those of its inputs, and send them on."""
@@ -254,8 +253,8 @@ class _Walk:
 def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
     """Set or increase each tensor's `.grad`, all of them or none.
 
-    The new values are made first. The writing is one loop inside the interpreter's C code
-    (`map` into an empty deque), which Ctrl-C cannot split.
+    The new values are made first. The writing is one loop inside the interpreter's C code (two `map`s,
+    chained, into an empty deque), which Ctrl-C cannot split.
     """
     fresh: list[tuple[Tensor, Tensor]] = []
     sums: list[tuple[Array, Array]] = []
@@ -273,10 +272,10 @@ def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
             fresh.append((tensor, wrap(gradient)))
         else:
             sums.append((old.array, gradient))
-    if sums:
-        deque(map(np.add, *zip(*sums), (array for array, _ in sums)), maxlen=0)
-    if fresh:
-        deque(map(setattr, (t for t, _ in fresh), repeat("grad"), [g for _, g in fresh]), maxlen=0)
+    olds, news = [old for old, _ in sums], [new for _, new in sums]
+    adding = map(np.add, olds, news, olds)
+    setting = map(setattr, [t for t, _ in fresh], repeat("grad"), [g for _, g in fresh])
+    deque(chain(adding, setting), maxlen=0)
 
 
 def _wanted(name: str, inputs: Any) -> list[Tensor]:
