@@ -204,6 +204,9 @@ class Tensor(TensorMethods):
             raise AutogradError("retain_grad: this tensor does not require a gradient")
         if node is None:
             return  # a leaf keeps its own anyway
+        hooks = (node.hooks or {}).get(self._index, {})
+        if any(hook.retains_for() is self for hook in hooks.values() if hasattr(hook, "retains_for")):
+            return
         owner = weakref.ref(self)
 
         def keep(gradient: Tensor) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from minilm.autograd import anomaly
 from minilm.device import array_module
 from minilm.errors import AutogradError, ShapeError
-from minilm.modes import enable_grad, no_grad, state
+from minilm.modes import state
 from minilm.tape import Node
 from minilm.tensor import Tensor, wrap
 
@@ -49,14 +49,13 @@ def backward(
     """
     roots = _roots(tensors, grad_tensors, create_graph)
     keep = create_graph if retain_graph is None else retain_graph
-    if inputs is None:
-        walk = _Walk(keep, create_graph)
-        walk.run(roots)
+    wanted = None if inputs is None else _wanted("backward", inputs)
+    walk = _Walk(keep, create_graph, wanted)
+    walk.run(roots)
+    if wanted is None:
         walk.deliver(walk.leaves.values())
-        return
-    wanted = _listed(inputs)
-    gradients = grad(tensors, wanted, grad_tensors, keep, create_graph, allow_unused=True)
-    _deliver([(t, g.array if not create_graph else g) for t, g in zip(wanted, gradients) if g is not None])
+    else:
+        walk.deliver([(t, g) for t, g in zip(wanted, walk.captured()) if g is not None])
 
 
 def grad(
@@ -68,23 +67,22 @@ def grad(
     allow_unused: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
-    """The gradients of `outputs` with respect to `inputs`, as Tensors; no `.grad` is touched.
+    """The gradients of `outputs` with respect to `inputs`, as Tensors; no leaf's `.grad` is touched.
 
     The walk visits only what lies between the two. An input that the outputs do not depend on is an
     error, unless `allow_unused` (None comes back for it) or `materialize_grads` (zeros come back).
     Shapes: each result has its input's shape.
     """
     roots = _roots(outputs, grad_outputs, create_graph)
-    wanted = _listed(inputs)
-    for position, tensor in enumerate(wanted):
-        if not tensor.requires_grad:
-            raise AutogradError(f"grad: input {position} of shape {tensor.shape} does not require a gradient")
+    wanted = _wanted("grad", inputs)
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph, wanted)
     walk.run(roots)
-    return tuple(
+    found = tuple(
         _result(tensor, gradient, position, allow_unused, materialize_grads)
         for position, (tensor, gradient) in enumerate(zip(wanted, walk.captured()))
     )
+    walk.deliver(())
+    return found
 
 
 def _result(tensor: Tensor, gradient: Gradient, position: int, unused: bool, zeros: bool) -> Tensor | None:
@@ -120,6 +118,7 @@ class _Walk:
         self._caught: dict[tuple[int, int], Gradient] = {}
         self._targets: dict[Node, set[int]] = {}
         self._useful: set[Node] | None = None
+        self._leaves = None if wanted is None else {id(t) for t in wanted if t.node is None}
 
     def run(self, roots: list[tuple[Any, int, Gradient]]) -> None:
         """Push the roots' gradients back until no node waits."""
@@ -129,20 +128,19 @@ class _Walk:
                 if node is not None:
                     self._targets.setdefault(node, set()).add(tensor._index)
             self._useful = self._on_the_way(roots)
-        before = state.create_graph
-        state.create_graph = self.create_graph
+        before = state.recording, state.create_graph
         try:
-            with enable_grad() if self.create_graph else no_grad():
-                for target, index, gradient in roots:
-                    self._send((target, index), gradient)
-                while self._queue:
-                    _, node = heapq.heappop(self._queue)
-                    gradients = self._pending.pop(node)
-                    self._sums.difference_update(map(id, gradients))
-                    self._visit(node, gradients)
-                self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
+            state.recording = state.create_graph = self.create_graph
+            for target, index, gradient in roots:
+                self._send((target, index), gradient)
+            while self._queue:
+                _, node = heapq.heappop(self._queue)
+                gradients = self._pending.pop(node)
+                self._sums.difference_update(map(id, gradients))
+                self._visit(node, gradients)
+            self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
         finally:
-            state.create_graph = before
+            state.recording, state.create_graph = before
 
     def _visit(self, node: Node, gradients: list[Gradient]) -> None:
         """Turn the gradients of a node's outputs into those of its inputs, and send them on."""
@@ -179,6 +177,8 @@ class _Walk:
             known = waiting[index]
             waiting[index] = gradient if known is None else self._add(known, gradient)
             return
+        if self._leaves is not None and id(target) not in self._leaves:
+            return
         entry = self.leaves.get(id(target))
         self.leaves[id(target)] = (
             target,
@@ -202,18 +202,17 @@ class _Walk:
         for index, hooks in node.hooks.items():
             if gradients[index] is None:
                 continue
+            owners = [hook.retains_for for hook in hooks.values() if hasattr(hook, "retains_for")]
             for hook in list(hooks.values()):
-                owner = getattr(hook, "retains_for", None)
-                if owner is not None:
-                    tensor = owner()
-                    if tensor is not None:
-                        self.retained.append((tensor, gradients[index]))
-                    continue
-                gradients[index] = _call_hook(hook, gradients[index])
+                if not hasattr(hook, "retains_for"):
+                    gradients[index] = _call_hook(hook, gradients[index])
+            for tensor in [owner() for owner in owners]:  # what is retained is what leaves the last hook
+                if tensor is not None:
+                    self.retained.append((tensor, gradients[index]))
 
     def _on_the_way(self, roots: list[tuple[Any, int, Gradient]]) -> set[Node]:
         """The nodes from which a wanted tensor can be reached: only their backward is worth running."""
-        leaves = {id(tensor) for tensor in self.wanted or () if tensor.node is None}
+        leaves = self._leaves or set()
         # Edges lead to older nodes only: behind the oldest wanted node there is nothing to find.
         oldest = -1 if leaves else min(node.number for node in self._targets)
         reachable: dict[int, Node] = {}
@@ -246,15 +245,16 @@ class _Walk:
         return found
 
     def deliver(self, leaves: Any) -> None:
-        """Write the gradients to the `.grad` of the leaves and of those that retain theirs."""
-        _deliver([*leaves, *self.retained])
+        """Write the gradients to the `.grad` of the leaves and of those that retain theirs, each once."""
+        everything = {id(tensor): (tensor, gradient) for tensor, gradient in (*self.retained, *leaves)}
+        _deliver(list(everything.values()))
 
 
 def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
     """Set or increase each tensor's `.grad`, all of them or none.
 
-    The new values are made first. The writing is one loop inside the interpreter's C code
-    (`map` into an empty deque), which Ctrl-C cannot split.
+    The new values are made first. The writing is one loop inside the interpreter's C code (two `map`s,
+    chained, into an empty deque), which Ctrl-C cannot split.
     """
     fresh: list[tuple[Tensor, Tensor]] = []
     sums: list[tuple[Array, Array]] = []
@@ -272,10 +272,21 @@ def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
             fresh.append((tensor, wrap(gradient)))
         else:
             sums.append((old.array, gradient))
-    if sums:
-        deque(map(np.add, *zip(*sums), (array for array, _ in sums)), maxlen=0)
-    if fresh:
-        deque(map(setattr, (t for t, _ in fresh), repeat("grad"), [g for _, g in fresh]), maxlen=0)
+    olds, news = [old for old, _ in sums], [new for _, new in sums]
+    adding = map(np.add, olds, news, olds)
+    setting = map(setattr, [t for t, _ in fresh], repeat("grad"), [g for _, g in fresh])
+    deque(chain(adding, setting), maxlen=0)
+
+
+def _wanted(name: str, inputs: Any) -> list[Tensor]:
+    """The tensors whose gradients were asked for. Errors: AutogradError if there are none, or one cannot have any."""
+    wanted = _listed(inputs)
+    if not wanted:
+        raise AutogradError(f"{name}: inputs is empty; name at least one tensor")
+    for position, tensor in enumerate(wanted):
+        if not tensor.requires_grad:
+            raise AutogradError(f"{name}: input {position} of shape {tensor.shape} does not require a gradient")
+    return wanted
 
 
 def _roots(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Any, int, Gradient]]:
@@ -333,14 +344,18 @@ def _leaf_hooks(tensor: Tensor, gradient: Gradient) -> Gradient:
 
 
 def _call_hook(hook: Any, gradient: Gradient) -> Gradient:
-    """Hooks see Tensors; a hook that returns nothing leaves the gradient as it is."""
-    shown = gradient if isinstance(gradient, Tensor) else wrap(gradient)
+    """Hooks see Tensors; a hook that returns nothing leaves the gradient as it is.
+
+    What the hook sees and what it returns are copies: a later pass adds into `.grad` in place, and
+    must not reach what the user keeps.
+    """
+    shown = gradient if isinstance(gradient, Tensor) else wrap(gradient.copy())
     changed = hook(shown)
     if changed is None:
         return gradient
     if not isinstance(changed, Tensor) or changed.shape != shown.shape:
         raise AutogradError(f"a hook on a gradient of shape {shown.shape} returned {changed!r}")
-    return changed if isinstance(gradient, Tensor) else changed.array
+    return changed if isinstance(gradient, Tensor) else changed.array.copy()
 
 
 def _listed(tensors: Any) -> list[Any]:

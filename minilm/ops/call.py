@@ -62,7 +62,11 @@ def caller(op: Any) -> Callable[..., Any]:
         except ValueError as error:
             raise _shape_error(op, arrays, error) from error
         results = result if type(result) is tuple else (result,)
-        outputs = tuple([wrap(r if type(r) is np.ndarray else _plain(r)) for r in results])
+        for r in results:
+            if type(r) is not np.ndarray:
+                results = _arrays_of(results, ctx)
+                break
+        outputs = tuple([wrap(r) for r in results])
         if state.anomaly:
             anomaly.check_forward(op, arrays, results)
         if ctx is not NO_TAPE:
@@ -172,6 +176,18 @@ def _plain(result: Any) -> Any:
     if isinstance(result, np.generic) or not hasattr(result, "dtype"):
         return np.asarray(result)
     return result
+
+
+def _arrays_of(results: tuple[Any, ...], ctx: Any) -> tuple[Any, ...]:
+    """The results as arrays, also where forward saved one: NumPy makes scalars of 0-d arrays.
+
+    A saved result is known by identity; left a scalar, it would be a constant to second derivatives.
+    """
+    arrays = tuple(_plain(r) for r in results)
+    if ctx is not NO_TAPE:
+        known = {id(r): a for r, a in zip(results, arrays)}
+        ctx._saved = tuple(known.get(id(value), value) for value in ctx._saved)
+    return arrays
 
 
 def _meta(array: Any) -> Any:

@@ -19,7 +19,7 @@ from minilm import dtypes
 from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError, ShapeError
 from minilm.modes import state
-from minilm.ops.registry import Primitive
+from minilm.ops.registry import Primitive, sample
 from minilm.tensor import Tensor, wrap
 
 
@@ -37,6 +37,8 @@ class Copy(Primitive, shapes="(...), (...) -> (...)", dtypes="keep", method=Fals
 
     The gradient goes to `source` alone; x's old value no longer matters.
     """
+
+    samples = [sample((2, 3, 5), (2, 3, 5)), sample((2, 3, 5), (3, 1)), sample((3,), ())]
 
     def forward(ctx, x, source):
         xp = array_module(x)

@@ -59,7 +59,7 @@ class Cast(Primitive, shapes="(...) -> (...)", dtypes="keep", method=False):
         return cast(dz, ctx.dtype)
 
     def torch(torch, x, dtype):
-        return x.to(getattr(torch, str(dtype)))
+        return x.to(dtype)
 
 
 class Reshape(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
@@ -117,6 +117,9 @@ class Expand(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=
         from minilm.ops.reduction import sum_to_size
 
         return sum_to_size(dz, ctx.shape)
+
+    def torch(torch, x, shape):
+        return x.expand(shape)
 
 
 alias, clone, cast, reshape = Alias.apply, Clone.apply, Cast.apply, Reshape.apply

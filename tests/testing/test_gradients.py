@@ -1,0 +1,188 @@
+"""The checkers are checked: what is wrong by little, or wrong in a known way, is refused."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from minilm.autograd import Function
+from minilm.tensor import Tensor, wrap
+from minilm.testing import GradientError, gradcheck, gradgradcheck
+
+
+def planted(forward, backward):
+    """A function with that forward and, right or wrong, that backward, both on arrays."""
+
+    class Planted(Function):
+        @staticmethod
+        def forward(ctx, *tensors):
+            ctx.inputs = [t.array for t in tensors]
+            return wrap(np.asarray(forward(*ctx.inputs)))
+
+        @staticmethod
+        def backward(ctx, dy):
+            found = backward(dy.array, *ctx.inputs)
+            found = found if isinstance(found, tuple) else (found,)
+            return tuple(wrap(np.array(g)) for g in found)
+
+    return Planted.apply
+
+
+def draw(*shape):
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_right_gradients_pass():
+    assert gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2 * dy), [draw(2, 3)])
+    assert gradcheck(lambda x, w: (x @ w).tanh(), [draw(2, 3), draw(3, 5)])
+    assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)])  # beyond the limit: random cotangents and directions
+
+
+def test_a_slope_of_2_001_where_2_is_right_is_refused():
+    wrong = planted(lambda x: 2 * x, lambda dy, x: 2.001 * dy)
+    with pytest.raises(GradientError) as error:
+        gradcheck(wrong, [draw(2, 3)])
+    text = str(error.value)
+    assert "input 0 of shape (2, 3), index (0, 0)" in text
+    assert "output 0 at (0, 0)" in text
+    assert re.search(r"analytic 2\.001\n  numeric  (2|2\.0000000\d*|1\.99999999\d*)\n  ratio    1\.0005", text)
+
+
+@pytest.mark.parametrize("shape", [(3,), (11, 13)], ids=["jacobian", "random"])
+def test_a_slope_wrong_in_the_fifth_digit_is_refused(shape):
+    with pytest.raises(GradientError, match="analytic"):
+        gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2.00002 * dy), [draw(*shape)])
+
+
+def test_one_wrong_element_among_many_is_refused():
+    """Only 64 of 1001 elements are moved alone; the random directions move all of them."""
+
+    def backward(dy, x):
+        dx = 2 * dy
+        dx[5, 6, 11] *= 1.01
+        return dx
+
+    with pytest.raises(GradientError, match="random"):
+        gradcheck(planted(lambda x: 2 * x, backward), [draw(7, 11, 13)])
+
+
+def test_a_dropped_term_is_refused():
+    wrong = planted(lambda x: x * np.sin(x), lambda dy, x: dy * x * np.cos(x))  # without sin(x)
+    with pytest.raises(GradientError, match="input 0"):
+        gradcheck(wrong, [draw(2, 3)])
+
+
+def test_a_missing_broadcast_sum_is_refused():
+    wrong = planted(lambda x, b: x + b, lambda dy, x, b: (dy, dy[:1]))  # one row instead of their sum
+    with pytest.raises(GradientError, match=re.escape("input 1 of shape (1, 3)")):
+        gradcheck(wrong, [draw(2, 3), draw(1, 3)])
+
+
+def test_a_transposed_gradient_is_refused():
+    square = planted(lambda x, w: x @ w, lambda dy, x, w: (dy @ w, x.T @ dy))  # w.T forgotten, shapes agree
+    with pytest.raises(GradientError, match="input 0"):
+        gradcheck(square, [draw(2, 3), draw(3, 3)])
+
+
+def test_a_softmax_backward_of_zeros_is_refused():
+    """The gradient of softmax's plain sum is zero: only another cotangent sees this."""
+    zeros = planted(softmax, lambda dy, x: np.zeros_like(x))
+    with pytest.raises(GradientError, match="analytic 0\n"):
+        gradcheck(zeros, [draw(2, 3)])
+    with pytest.raises(GradientError, match="random cotangent"):
+        gradcheck(zeros, [draw(13, 11)])
+
+
+def test_a_wrong_second_input_is_refused():
+    with pytest.raises(GradientError, match="input 1"):
+        gradcheck(planted(lambda x, y: x * y, lambda dy, x, y: (dy * y, dy * y)), [draw(2), 1 + draw(2)])
+
+
+def test_a_kink_under_the_point_is_refused():
+    with pytest.raises(GradientError, match="ratio"):
+        gradcheck(lambda x: x.relu(), [np.zeros(3)])
+
+
+def test_nothing_to_check_is_an_error():
+    with pytest.raises(GradientError, match="no input"):
+        gradcheck(lambda x: x, [np.arange(3)])
+    with pytest.raises(GradientError, match="no input"):
+        gradcheck(lambda x: x, [Tensor(draw(3))])
+    with pytest.raises(GradientError, match="no floating output"):
+        gradcheck(lambda x: x > 0, [draw(3)])
+    with pytest.raises(GradientError, match="float32"):
+        gradcheck(lambda x: x.to("float32"), [draw(3)])
+
+
+def test_inputs_are_copied_and_constants_stay():
+    x, index = draw(2, 3), np.array([1, 0])
+    before = x.copy()
+    seen = []
+
+    def function(t, i):
+        seen.append(i.array)
+        return t * t
+
+    gradcheck(function, [x, index])
+    assert np.array_equal(x, before)
+    assert all(i.dtype == np.int64 for i in seen)
+
+
+# --- second derivatives ----------------------------------------------------------------------------------
+
+
+def test_right_second_derivatives_pass():
+    assert gradgradcheck(lambda x, w: (x @ w).tanh(), [draw(2, 3), draw(3, 5)])
+
+
+def test_a_backward_on_detached_copies_is_refused():
+    """Its first gradient is right, and the second lacks a term, without any sound."""
+
+    class Detached(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.x = x.detach()
+            return x * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * (ctx.x * 2)
+
+    assert gradcheck(Detached.apply, [draw(3)])
+    with pytest.raises(GradientError, match="input 0"):
+        gradgradcheck(Detached.apply, [draw(3)])
+
+
+def test_a_second_derivative_that_is_slightly_off_is_refused():
+    class Off(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x * x
+
+        @staticmethod
+        def backward(ctx, dy):
+            (x,) = ctx.saved_tensors
+            return dy * Slope.apply(x)
+
+    class Slope(Function):  # 3 x^2, whose own derivative is planted: 6.003 x instead of 6 x
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x * 3
+
+        @staticmethod
+        def backward(ctx, dy):
+            (x,) = ctx.saved_tensors
+            return dy * x * 6.003
+
+    assert gradcheck(Off.apply, [draw(3)])
+    with pytest.raises(GradientError, match="analytic"):
+        gradgradcheck(Off.apply, [draw(3)])
