@@ -67,7 +67,8 @@ def adamw(
     Shapes: all arrays (...). One temporary array of that size.
     """
     xp = array_module(param)
-    term = xp.multiply(grad, 1 - beta1)
+    term = xp.empty_like(param)
+    xp.multiply(grad, 1 - beta1, out=term)
     exp_avg *= beta1
     exp_avg += term
     xp.multiply(grad, grad, out=term)
