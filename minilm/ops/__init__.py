@@ -1,6 +1,19 @@
 """Every differentiable operation, each written once; `ops.all()` lists them."""
 
-from minilm.ops import attach, inplace, matmul, pointwise, reduction, selection, shape
+from minilm.ops import (
+    activation,
+    arrange,
+    attach,
+    einsum,
+    indexing,
+    inplace,
+    joining,
+    matmul,
+    pointwise,
+    reduction,
+    selection,
+    shape,
+)
 from minilm.ops.registry import Composite, Fused, Operation, Primitive, Sample, all, get  # noqa: A004
 
 attach.attach_all()
@@ -11,9 +24,14 @@ __all__ = [
     "Operation",
     "Primitive",
     "Sample",
+    "activation",
     "all",
+    "arrange",
+    "einsum",
     "get",
+    "indexing",
     "inplace",
+    "joining",
     "matmul",
     "pointwise",
     "reduction",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minilm.ops import inplace, registry
 from minilm.tensor import Tensor
 
@@ -36,7 +38,7 @@ def attach_all() -> None:
     """Give Tensor every registered operation that wants to be a method, its in-place form and its operator."""
     for op in registry.all():
         for method in op.methods:
-            setattr(Tensor, method, op.apply)
+            setattr(Tensor, method, _gathering(op.apply) if op.spread else op.apply)
         if op.inplace:
             setattr(Tensor, op.name + "_", inplace.in_place(op))
     for operator, name in _OPERATORS.items():
@@ -46,6 +48,20 @@ def attach_all() -> None:
     for operator, name in _IN_PLACE.items():
         setattr(Tensor, operator, inplace.in_place(registry.get(name)))
     Tensor.copy_, Tensor.fill_, Tensor.zero_ = inplace.copy_, inplace.fill_, inplace.zero_  # type: ignore[attr-defined]
+
+
+def _gathering(function: Any) -> Any:
+    """The method that takes `x.permute(2, 0, 1)` as well as `x.permute((2, 0, 1))`."""
+
+    def method(self: Tensor, *sizes: Any, **options: Any) -> Any:
+        if options:
+            return function(self, *sizes, **options)
+        whole = len(sizes) == 1 and not isinstance(sizes[0], (int, np.integer))
+        return function(self, tuple(sizes[0]) if whole else sizes)
+
+    method.__name__ = method.__qualname__ = function.__name__
+    method.__doc__ = function.__doc__
+    return method
 
 
 def _reflected(function: Any) -> Any:

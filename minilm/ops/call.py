@@ -79,7 +79,9 @@ def caller(op: Any) -> Callable[..., Any]:
         if op.view:
             for index, output in enumerate(outputs):
                 output._link_view(inputs[0], op, rest, options, index if type(result) is tuple else None)
-        return outputs if type(result) is tuple else outputs[0]
+        if type(result) is tuple:
+            return outputs if op.result is None else op.result(*outputs)
+        return outputs[0]
 
     apply.__name__ = apply.__qualname__ = op.name
     apply.__doc__ = op.__doc__

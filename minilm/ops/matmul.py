@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minilm import kernels
+from minilm.errors import ShapeError
+from minilm.ops.reduction import sum
 from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import permute, reshape
 
@@ -62,3 +65,98 @@ class Matmul(Composite, shapes="(?), (?) -> (?)"):
 
 
 matmul = Matmul.apply
+
+
+class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False):
+    """z = x W^T + b, the map of every layer: one product of matrices, however many axes lead.
+
+    dx = dz W,  dW = dz^T x summed over the leading axes,  db = the sum of dz over them
+    """
+
+    samples = [
+        sample((2, 3, 5), (7, 5), (7,)),
+        sample((3, 5), (7, 5), None),
+        sample((5,), (7, 5), (7,)),
+        sample((0, 5), (7, 5), (7,)),
+    ]
+
+    def forward(ctx, x, weight, bias=None):
+        ctx.save(x, weight)
+        ctx.bias = bias is not None
+        z = kernels.matmul(x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, weight.shape[1]), weight.T)
+        if bias is not None:
+            z += bias
+        return z.reshape(*x.shape[:-1], weight.shape[0])
+
+    def backward(ctx, dz):
+        x, weight = ctx.saved
+        rows = reshape(dz, (math.prod(dz.shape[:-1]), dz.shape[-1]))
+        dx = reshape(matrix_product(rows, weight), x.shape) if ctx.needs[0] else None
+        dweight = dbias = None
+        if ctx.needs[1]:
+            dweight = matrix_product(transposed(rows), reshape(x, (rows.shape[0], x.shape[-1])))
+        if ctx.bias and ctx.needs[2]:
+            dbias = sum(rows, 0)
+        return dx, dweight, dbias
+
+    def torch(torch, x, weight, bias=None):
+        return torch.nn.functional.linear(x, weight, bias)
+
+
+linear = Linear.apply
+
+
+# --- the same products under names that fix the number of axes ------------------------------------
+
+
+class Mm(Composite, shapes="(N, K), (K, M) -> (N, M)"):
+    """z = x y for two matrices and nothing else."""
+
+    def definition(x, y):
+        _axes_are("mm", (x, 2), (y, 2))
+        return matrix_product(x, y)
+
+
+class Bmm(Composite, shapes="(B, N, K), (B, K, M) -> (B, N, M)"):
+    """z_b = x_b y_b for each of B pairs of matrices."""
+
+    def definition(x, y):
+        _axes_are("bmm", (x, 3), (y, 3))
+        if x.shape[0] != y.shape[0]:
+            raise ShapeError(f"bmm: {tuple(x.shape)} and {tuple(y.shape)} are not as many matrices: "
+                             f"{x.shape[0]} is not {y.shape[0]}")
+        return matrix_product(x, y)
+
+
+class Mv(Composite, shapes="(N, K), (K) -> (N)"):
+    """z = x y for a matrix and a vector."""
+
+    def definition(x, y):
+        _axes_are("mv", (x, 2), (y, 1))
+        return matmul(x, y)
+
+
+class Dot(Composite, shapes="(K), (K) -> ()"):
+    """z = x_1 y_1 + ... + x_K y_K"""
+
+    def definition(x, y):
+        _axes_are("dot", (x, 1), (y, 1))
+        return matmul(x, y)
+
+
+class Outer(Composite, shapes="(N), (M) -> (N, M)"):
+    """z_ij = x_i y_j"""
+
+    def definition(x, y):
+        _axes_are("outer", (x, 1), (y, 1))
+        return reshape(x, (-1, 1)) * reshape(y, (1, -1))
+
+
+def _axes_are(name: str, *wanted: tuple[Any, int]) -> None:
+    """Raise ShapeError unless each operand has the number of axes that stands beside it."""
+    for x, ndim in wanted:
+        if len(x.shape) != ndim:
+            raise ShapeError(f"{name}: an operand of {ndim} axes was expected, and {tuple(x.shape)} has {len(x.shape)}")
+
+
+mm, bmm, mv, dot, outer = Mm.apply, Bmm.apply, Mv.apply, Dot.apply, Outer.apply

@@ -80,6 +80,7 @@ class Operation:
         view: True where the result may share its input's memory.
         method: whether (or under which names) Tensor gets it as a method.
         inplace: whether Tensor also gets the method with a trailing underscore.
+        spread: whether the method takes its one option in pieces too, `x.permute(2, 0, 1)`.
     """
 
     name: ClassVar[str]
@@ -92,11 +93,14 @@ class Operation:
     view: ClassVar[bool]
     methods: ClassVar[tuple[str, ...]]
     inplace: ClassVar[bool]
+    spread: ClassVar[bool]
 
     samples: ClassVar[list[Sample]] = [Sample()]
     # How values are drawn, one word for all inputs or a tuple with one for each: "normal", "positive",
     # "unit" (inside (-1, 1)), "nonzero", "distinct" (no ties), "bool", "probability", "index:N" (0 ... N-1).
     domain: ClassVar[str | tuple[str, ...]] = "normal"
+    # A named tuple for operations with several results, as PyTorch has it (`.values`, `.indices`).
+    result: ClassVar[Callable[..., Any] | None] = None
     # PyTorch's counterpart: `torch(torch, x, ...)`. By default the function of the same name.
     torch: ClassVar[Callable[..., Any] | None] = None
 
@@ -116,6 +120,7 @@ class Operation:
         view: bool = False,
         method: bool | str | tuple[str, ...] = True,
         inplace: bool = False,
+        spread: bool = False,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -134,7 +139,7 @@ class Operation:
         parameters = list(inspect.signature(first).parameters)[0 if composed else 1 :]
         cls.inputs = () if cls.signature.variadic else tuple(parameters[: len(cls.signature.inputs)])
         cls.constants = frozenset(constants)
-        cls.dtypes, cls.smooth, cls.view, cls.inplace = dtypes, smooth, view, inplace
+        cls.dtypes, cls.smooth, cls.view, cls.inplace, cls.spread = dtypes, smooth, view, inplace, spread
         cls.differentiable = differentiable and (composed or cls.backward is not None)
         cls.methods = (cls.name,) if method is True else (method,) if isinstance(method, str) else method or ()
         cls.apply = first if composed else staticmethod(caller(cls))

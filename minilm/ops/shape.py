@@ -62,8 +62,11 @@ class Cast(Primitive, shapes="(...) -> (...)", dtypes="keep", method=False):
         return x.to(dtype)
 
 
-class Reshape(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
-    """The same elements in the same order under another shape; one size may be -1."""
+class Reshape(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, spread=True):
+    """The same elements in the same order under another shape; one size may be -1.
+
+    A view where memory allows it, else a copy. Errors: ShapeError if the number of elements differs.
+    """
 
     samples = [sample((2, 3, 5), shape=(5, 6)), sample((2, 3, 5), shape=(3, -1)), sample((), shape=(1, 1))]
 
@@ -78,7 +81,7 @@ class Reshape(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method
         return reshape(dz, ctx.shape)
 
 
-class Permute(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+class Permute(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, spread=True):
     """The axes in another order."""
 
     samples = [sample((2, 3, 5), dims=(2, 0, 1)), sample((2, 3, 5), dims=(0, -1, 1))]
@@ -94,7 +97,7 @@ class Permute(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method
         return permute(dz, ctx.inverse)
 
 
-class Expand(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+class Expand(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, spread=True):
     """Axes of size 1 repeated without copying, new axes in front; -1 keeps a size."""
 
     samples = [sample((3, 1), shape=(2, 3, 5)), sample((2, 1), shape=(-1, 3)), sample((), shape=(2,))]
@@ -126,21 +129,6 @@ alias, clone, cast, reshape = Alias.apply, Clone.apply, Cast.apply, Reshape.appl
 permute, expand = Permute.apply, Expand.apply
 
 
-def _sizes(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """The shape in `f(2, 3)` or `f((2, 3))`."""
-    return tuple(args[0]) if len(args) == 1 and not isinstance(args[0], (int, np.integer)) else args
-
-
-def _reshape(self: Tensor, *shape: Any) -> Tensor:
-    """The same elements in the same order under another shape, without a copy where possible.
-
-    Args:
-        shape: the sizes; one of them may be -1 and follows from the others.
-    Errors: ShapeError if the number of elements differs.
-    """
-    return reshape(self, _sizes(shape))  # type: ignore[no-any-return]
-
-
 def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """In another element type and/or on another device: `t.to(ml.float64)`, `t.to("cpu")`; itself if unchanged."""
     result = self
@@ -156,4 +144,3 @@ def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 Tensor.to = _to  # type: ignore[method-assign]
-Tensor.reshape = _reshape  # type: ignore[method-assign]

@@ -1,0 +1,427 @@
+"""Elements by their positions: `x[...]` in all its forms, gather and scatter, sorting."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minilm.device import array_module
+from minilm.errors import DtypeError, ShapeError
+from minilm.modes import state
+from minilm.ops.inplace import check_writable, copy_, overwrite
+from minilm.ops.registry import Composite, Primitive, options, sample
+from minilm.ops.shape import _axis, reshape
+from minilm.tensor import Tensor, wrap
+
+Index = Any
+
+
+# --- x[index] -------------------------------------------------------------------------------------
+
+
+def _plain_index(index: Index) -> Index:
+    """The index in NumPy's terms: Tensors and lists in it become arrays."""
+    if isinstance(index, tuple):
+        return tuple(_plain_index(part) for part in index)
+    if isinstance(index, Tensor):
+        index = index.array
+    if isinstance(index, list):
+        index = np.asarray([_plain_index(part) for part in index] or np.zeros(0, np.int64))
+    if hasattr(index, "dtype") and index.dtype.kind not in "iub":
+        raise IndexError(f"an index must be integers or bools, not {index.dtype}")
+    return index.item() if getattr(index, "ndim", None) == 0 and index.dtype.kind in "iu" else index
+
+
+def _is_basic(index: Index) -> bool:
+    """True for integers, slices, None and `...`: what NumPy answers with a view."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        part is None or part is ... or isinstance(part, slice) or (isinstance(part, (int, np.integer)) and not isinstance(part, bool))
+        for part in parts
+    )
+
+
+def _as_view(index: Index) -> Index:
+    """A basic index that gives a view even of a single element (NumPy would give a scalar)."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return parts if any(part is ... for part in parts) else (*parts, ...)
+
+
+class Getitem(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
+    """z = x[index]: integers, slices, `...`, None (views); booleans, integer arrays, mixtures (copies).
+
+    Errors: IndexError for a position that is not there.
+    """
+
+    samples = [
+        sample((2, 3, 5), index=1),
+        sample((2, 3, 5), index=(slice(None), -1)),
+        sample((2, 3, 5), index=(..., slice(0, 5, 2))),
+        sample((2, 3, 5), index=(None, 0, ..., None)),
+        sample((5, 3), index=np.array([4, 0, 4])),
+        sample((5, 3), index=(slice(1, 4), np.array([[2], [0]]))),
+        sample((2, 3, 5), index=(np.array([1, 0]), slice(None), np.array([4, 4]))),
+        sample((2, 3), index=np.array([[True, False, True], [False, False, True]])),
+        sample((3, 2), index=np.array([False, True, True])),
+    ]
+
+    def forward(ctx, x, index):
+        index = _plain_index(index)
+        ctx.shape, ctx.index = x.shape, index
+        return x[_as_view(index)] if _is_basic(index) else x[index]
+
+    def backward(ctx, dz):
+        return index_scatter(dz, ctx.index, ctx.shape)
+
+    def torch(torch, x, index):
+        parts = index if isinstance(index, tuple) else (index,)
+        return x[parts]
+
+
+class IndexScatter(Primitive, shapes="(...) -> (?)", dtypes="keep", method=False):
+    """z = zeros of `shape`, with x added at `index`; a position that occurs twice gets both.
+
+    It is what `getitem` takes out put back, and getitem is its gradient in turn.
+    """
+
+    samples = [
+        sample((3,), index=np.array([4, 0, 4]), shape=(5,)),
+        sample((2, 5), index=(slice(None), -1), shape=(2, 3, 5)),
+    ]
+
+    def forward(ctx, x, index, shape):
+        ctx.index = index = _plain_index(index)
+        xp = array_module(x)
+        z = xp.zeros(shape, x.dtype)
+        if _is_basic(index):
+            z[_as_view(index)] = x
+        else:
+            xp.add.at(z, index, x)
+        return z
+
+    def backward(ctx, dz):
+        return getitem(dz, ctx.index)
+
+    def torch(torch, x, index, shape):
+        parts = index if isinstance(index, tuple) else (index,)
+        z = torch.zeros(shape, dtype=x.dtype)
+        if all(torch.is_tensor(p) for p in parts):
+            return z.index_put(parts, x, accumulate=True)
+        z[index] = x
+        return z
+
+
+class IndexPut(Primitive, shapes="(?), (?) -> (?)", method=False):
+    """z = x, but `value` (broadcast) at `index`; of a position that occurs twice the last value stays."""
+
+    samples = [
+        sample((5, 3), (2, 3), index=np.array([4, 0])),
+        sample((5, 3), (), index=np.array([4, 0])),
+        sample((2, 3), (3,), index=np.array([[True, False, True], [False, False, True]])),
+    ]
+
+    def forward(ctx, x, value, index):
+        ctx.index = index = _plain_index(index)
+        ctx.shape = shape = np.shape(value)
+        z = x.copy()
+        try:
+            z[index] = value
+        except ValueError:
+            raise ShapeError(
+                f"x[index] = value: a value of shape {shape} does not fit {x[index].shape}"
+            ) from None
+        return z
+
+    def backward(ctx, dz):
+        from minilm.ops.reduction import sum_to_size
+
+        dx = index_put(dz, 0.0, ctx.index) if ctx.needs[0] else None
+        return dx, sum_to_size(getitem(dz, ctx.index), ctx.shape) if ctx.needs[1] else None
+
+    def torch(torch, x, value, index):
+        return x.index_put((index,), value)
+
+
+getitem, index_scatter, index_put = Getitem.apply, IndexScatter.apply, IndexPut.apply
+
+
+def _setitem(self: Tensor, index: Index, value: Any) -> None:
+    """x[index] = value, tracked like every in-place change.
+
+    Errors: ShapeError for a value that does not fit, IndexError for a position that is not there,
+    AutogradError for a leaf that requires a gradient.
+    """
+    check_writable(self, "x[index] = value")
+    index = _plain_index(index)
+    given = value if isinstance(value, Tensor) else Tensor(value, dtype=None if hasattr(value, "dtype") else self.dtype)
+    given = given.to(self.dtype)
+    if not (state.recording and (self.requires_grad or given.requires_grad)):
+        try:
+            self.array[index] = given.array
+        except ValueError:
+            raise ShapeError(
+                f"x[index] = value: a value of shape {given.shape} does not fit {self.array[index].shape}"
+            ) from None
+        if self._version is not None:
+            self._version.bump("x[index] = value")
+    elif _is_basic(index):
+        copy_(getitem(self, index), given)
+    else:
+        overwrite(self, index_put(self, given, index), "x[index] = value")
+
+
+Tensor.__getitem__ = getitem  # type: ignore[method-assign]
+Tensor.__setitem__ = _setitem  # type: ignore[method-assign]
+
+
+# --- along one axis -------------------------------------------------------------------------------
+
+
+def _grid(index: Any, dim: int) -> Index:
+    """An index for `x[...]` that picks `index` along `dim` and each element's own position elsewhere."""
+    xp = array_module(index)
+    return tuple(
+        index if axis == dim else xp.arange(size).reshape([-1 if a == axis else 1 for a in range(index.ndim)])
+        for axis, size in enumerate(index.shape)
+    )
+
+
+def _indices(name: str, index: Any) -> Any:
+    """An index tensor as an array. Errors: DtypeError unless it holds integers."""
+    array = index.array if isinstance(index, Tensor) else np.asarray(index)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"{name}: the index must be integers, not {array.dtype}")
+    return array
+
+
+def _along(name: str, x: Any, dim: int, index: Any) -> Index:
+    """The grid for gather and scatter, checked against x. Errors: ShapeError, IndexError."""
+    array = _indices(name, index)
+    axis = _axis(name, dim, len(x.shape))
+    if array.ndim != len(x.shape):
+        raise ShapeError(f"{name}: the index {array.shape} must have as many axes as x {tuple(x.shape)}")
+    if any(n > m for a, (n, m) in enumerate(zip(array.shape, x.shape)) if a != axis):
+        raise ShapeError(f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}")
+    if array.size and not (array.min() >= 0 and array.max() < x.shape[axis]):
+        raise IndexError(f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}")
+    return _grid(array, axis) if array.ndim else ...
+
+
+class IndexSelect(Composite, shapes="(...), (N) -> (?)", constants=("index",)):
+    """The slices of x along `dim` at the positions in `index` (N)."""
+
+    domain = ("normal", "index:2")
+    samples = [sample((2, 3, 5), (7,), dim=0), sample((3, 2), (3,), dim=-1)]
+
+    def definition(x, index, dim):
+        axis = _axis("index_select", dim, len(x.shape))
+        return getitem(x, (*(slice(None),) * axis, _indices("index_select", index)))
+
+    def torch(torch, x, index, dim):
+        return torch.index_select(x, dim, index)
+
+
+class Gather(Composite, shapes="(...), (...) -> (...)", constants=("index",)):
+    """z[i][j] = x[i][index[i][j]] for dim = 1, and so on: for each position of `index` one element of x."""
+
+    domain = ("normal", "index:2")
+    samples = [sample((2, 3), (2, 7), dim=1), sample((2, 3, 5), (2, 2, 5), dim=-2), sample((2, 3), (5, 2), dim=0)]
+
+    def definition(x, index, dim):
+        return getitem(x, _along("gather", x, dim, index))
+
+    def torch(torch, x, index, dim):
+        return torch.gather(x, dim, index)
+
+
+class ScatterAdd(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",)):
+    """z = x, with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
+
+    domain = ("normal", "index:2", "normal")
+    samples = [sample((2, 3), (2, 7), (2, 7), dim=1), sample((2, 3, 5), (2, 2, 3), (2, 2, 3), dim=1)]
+
+    def definition(x, index, src, dim):
+        grid = _along("scatter_add", x, dim, index)
+        return x + index_scatter(_first(src, index), grid, tuple(x.shape))
+
+    def torch(torch, x, index, src, dim):
+        return torch.scatter_add(x, dim, index, src)
+
+
+class Scatter(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",)):
+    """z = x, with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
+
+    domain = ("normal", "index:2", "normal")
+    samples = [sample((3, 2), (1, 2), (1, 2), dim=0), sample((3, 5), (3, 1), (3, 1), dim=-1)]
+
+    def definition(x, index, src, dim):
+        grid = _along("scatter", x, dim, index)
+        return index_put(x, _first(src, index) if hasattr(src, "shape") else src, grid)
+
+    def torch(torch, x, index, src, dim):
+        return torch.scatter(x, dim, index, src)
+
+
+def _first(src: Any, index: Any) -> Any:
+    """The part of `src` that `index` covers."""
+    if any(n > m for n, m in zip(index.shape, src.shape)):
+        raise ShapeError(f"scatter: the index {tuple(index.shape)} reaches beyond src {tuple(src.shape)}")
+    return getitem(src, tuple(slice(0, n) for n in index.shape))
+
+
+class IndexAdd(Composite, shapes="(...), (N), (...) -> (...)", constants=("index",)):
+    """z = x, with the slices of `source` along `dim` added at the positions in `index` (N)."""
+
+    domain = ("normal", "index:2", "normal")
+    samples = [sample((2, 3), (5,), (5, 3), dim=0), sample((3, 2), (3,), (3, 3), dim=-1)]
+
+    def definition(x, index, source, dim):
+        axis = _axis("index_add", dim, len(x.shape))
+        where = (*(slice(None),) * axis, _indices("index_add", index))
+        return x + index_scatter(source, where, tuple(x.shape))
+
+    def torch(torch, x, index, source, dim):
+        return torch.index_add(x, dim, index, source)
+
+
+class TakeAlongDim(Composite, shapes="(...), (...) -> (...)", constants=("indices",)):
+    """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
+
+    domain = ("normal", "index:2")
+    samples = [sample((2, 3), (2, 7), dim=1), sample((2, 3), (1, 3), dim=0), sample((2, 3), (5,))]
+
+    def definition(x, indices, dim=None):
+        array = _indices("take_along_dim", indices)
+        if dim is None:
+            return getitem(reshape(x, (-1,)), array.reshape(-1))
+        axis = _axis("take_along_dim", dim, len(x.shape))
+        other = np.broadcast_shapes(
+            *(tuple(1 if a == axis else n for a, n in enumerate(shape)) for shape in (array.shape, tuple(x.shape)))
+        )
+        grid = np.broadcast_to(array, tuple(array.shape[axis] if a == axis else n for a, n in enumerate(other)))
+        return getitem(x, _grid(grid, axis))
+
+
+class MaskedSelect(Composite, shapes="(...), (...) -> (?)", constants=("mask",)):
+    """The elements where the mask holds, in one row."""
+
+    domain = ("normal", "bool")
+    samples = [sample((2, 3), (2, 3)), sample((2, 3), (3,))]
+
+    def definition(x, mask):
+        array = mask.array if isinstance(mask, Tensor) else mask
+        if array.dtype != bool:
+            raise DtypeError(f"masked_select: the mask must be boolean, and this one is {array.dtype}")
+        from minilm.ops.shape import expand
+
+        shape = np.broadcast_shapes(tuple(x.shape), array.shape)
+        return getitem(expand(x, shape), np.broadcast_to(array, shape))
+
+
+class Nonzero(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False):
+    """The positions of what is not 0, one row (ndim) each."""
+
+    domain = "bool"
+
+    def forward(ctx, x):
+        return array_module(x).argwhere(x)
+
+
+class OneHot(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False, method=False):
+    """Rows of `num_classes` zeros with a 1 at each index: (...) to (..., num_classes), int64.
+
+    Errors: DtypeError unless x holds integers; ShapeError for an index outside 0 ... num_classes - 1.
+    """
+
+    domain = "index:3"
+    samples = [sample((2, 3), num_classes=5), sample((7,), num_classes=3)]
+
+    def forward(ctx, x, num_classes=-1):
+        if x.dtype.kind not in "iu":
+            raise DtypeError(f"one_hot: indices must be integers, not {x.dtype}")
+        xp = array_module(x)
+        classes = int(x.max()) + 1 if num_classes == -1 and x.size else num_classes
+        if x.size and not (x.min() >= 0 and x.max() < classes):
+            raise ShapeError(f"one_hot: index {x.min()} ... {x.max()} leaves 0 ... {classes - 1}")
+        return (x[..., None] == xp.arange(classes)).astype(np.int64)
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+class Sorted(NamedTuple):
+    """What `sort` and `topk` give."""
+
+    values: Any
+    indices: Any
+
+
+def _order(x: Any, axis: int, descending: bool) -> Any:
+    """The indices that sort x along an axis; equal elements keep their order, also when descending."""
+    xp = array_module(x)
+    if not descending:
+        return xp.argsort(x, axis, kind="stable")
+    backwards = xp.argsort(xp.flip(x, axis), axis, kind="stable")
+    return x.shape[axis] - 1 - xp.flip(backwards, axis)
+
+
+class Sort(Primitive, shapes="(...) -> (...)", dtypes="keep", smooth=False):
+    """The elements in rising (or falling) order along `dim`, and where each was; equals keep their order."""
+
+    domain = "distinct"
+    samples = options(dim=[-1, 0], descending=[False, True])
+    result = Sorted
+
+    def forward(ctx, x, dim=-1, descending=False, stable=True):
+        ctx.shape = x.shape
+        if not x.ndim:
+            ctx.grid = ...
+            return x.copy(), np.zeros((), np.int64)
+        axis = _axis("sort", dim, x.ndim)
+        indices = _order(x, axis, descending)
+        ctx.grid = grid = _grid(indices, axis)
+        return x[grid], indices
+
+    def backward(ctx, dvalues, _):
+        return index_scatter(dvalues, ctx.grid, ctx.shape)
+
+    def torch(torch, x, dim=-1, descending=False):
+        return torch.sort(x, dim=dim, descending=descending, stable=True)
+
+
+class Argsort(Primitive, shapes="(...) -> (...)", dtypes="keep", differentiable=False):
+    """The indices that sort x along `dim`; equals keep their order."""
+
+    samples = options(dim=[-1, 0], descending=[False, True])
+
+    def forward(ctx, x, dim=-1, descending=False, stable=True):
+        return _order(x, _axis("argsort", dim, x.ndim), descending) if x.ndim else np.zeros((), np.int64)
+
+
+class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
+    """The k largest (or smallest) elements along `dim`, in order, and where each was.
+
+    Errors: ShapeError if there are fewer than k.
+    """
+
+    domain = "distinct"
+    samples = [*options(k=[2], dim=[-1, 1], largest=[True, False]), sample((7,), k=0), sample((7,), k=7)]
+    result = Sorted
+
+    def forward(ctx, x, k, dim=-1, largest=True, sorted=True):
+        axis = _axis("topk", dim, x.ndim)
+        if not 0 <= k <= (x.shape[axis] if x.ndim else 1):
+            raise ShapeError(f"topk: {k} elements were asked for, axis {dim} of {x.shape} has fewer")
+        ctx.shape = x.shape
+        indices = _order(x, axis, largest)[(slice(None),) * axis + (slice(0, k),)]
+        ctx.grid = grid = _grid(indices, axis)
+        return x[grid], indices
+
+    def backward(ctx, dvalues, _):
+        return index_scatter(dvalues, ctx.grid, ctx.shape)
+
+
+index_select, gather, scatter, scatter_add = IndexSelect.apply, Gather.apply, Scatter.apply, ScatterAdd.apply
+index_add, take_along_dim, masked_select = IndexAdd.apply, TakeAlongDim.apply, MaskedSelect.apply
+nonzero, one_hot, sort, argsort, topk = Nonzero.apply, OneHot.apply, Sort.apply, Argsort.apply, Topk.apply

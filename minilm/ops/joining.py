@@ -1,0 +1,128 @@
+"""Several tensors made one, and one made several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minilm.device import array_module
+from minilm.errors import ShapeError
+from minilm.ops.arrange import unsqueeze
+from minilm.ops.registry import Composite, Primitive, sample
+from minilm.ops.shape import _axis
+
+
+class Cat(Primitive, shapes="(?)* -> (?)", method=False):
+    """The inputs one after the other along `dim`; the other axes agree.
+
+    Errors: ShapeError with the two shapes that do not.
+    """
+
+    samples = [sample((2, 3), (5, 3), dim=0), sample((2, 3), (2, 1), (2, 0), dim=-1), sample((7,), dim=0)]
+
+    def forward(ctx, *xs, dim=0):
+        axis = _axis("cat", dim, xs[0].ndim)
+        for x in xs[1:]:
+            if x.ndim != xs[0].ndim or any(
+                a != b for i, (a, b) in enumerate(zip(x.shape, xs[0].shape)) if i != axis
+            ):
+                raise ShapeError(f"cat: {xs[0].shape} and {x.shape} differ elsewhere than along axis {dim}")
+        ctx.axis, ctx.sizes = axis, [x.shape[axis] for x in xs]
+        return array_module(xs[0]).concatenate(xs, axis)
+
+    def backward(ctx, dz):
+        return tuple(split(dz, ctx.sizes, ctx.axis))
+
+    def torch(torch, *xs, dim=0):
+        return torch.cat(xs, dim)
+
+
+class Stack(Composite, shapes="(?)* -> (?)", method=False):
+    """The inputs, all of one shape, along a new axis `dim`."""
+
+    samples = [sample((2, 3), (2, 3), dim=0), sample((2, 3), (2, 3), (2, 3), dim=-1), sample((), (), dim=0)]
+
+    def definition(*xs, dim=0):
+        for x in xs[1:]:
+            if x.shape != xs[0].shape:
+                raise ShapeError(f"stack: the shapes {xs[0].shape} and {x.shape} differ")
+        return Cat.apply(*[unsqueeze(x, dim) for x in xs], dim=dim)
+
+    def torch(torch, *xs, dim=0):
+        return torch.stack(xs, dim)
+
+
+class Split(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
+    """Pieces of `split_size` along `dim` (the last may be shorter), or of the sizes in a list; views.
+
+    Errors: ShapeError if listed sizes do not add up.
+    """
+
+    samples = [
+        sample((2, 5), split_size=2, dim=1),
+        sample((5, 3), split_size=[1, 4], dim=0),
+        sample((2, 6), split_size=3, dim=-1),
+    ]
+
+    def forward(ctx, x, split_size, dim=0):
+        ctx.axis = axis = _axis("split", dim, x.ndim)
+        size = x.shape[axis]
+        if isinstance(split_size, (list, tuple)):
+            sizes = list(split_size)
+        else:
+            if split_size < 1:
+                raise ShapeError(f"split: pieces of size {split_size} were asked for")
+            sizes = [min(split_size, size - at) for at in range(0, size, split_size)] or [0]
+        if sum(sizes) != size or min(sizes) < 0:
+            raise ShapeError(f"split: the sizes {sizes} add up to {sum(sizes)}, axis {dim} of {x.shape} has {size}")
+        before = (slice(None),) * axis
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        return tuple(x[(*before, slice(end - n, end))] for n, end in zip(sizes, ends))
+
+    def backward(ctx, *dz):
+        return Cat.apply(*dz, dim=ctx.axis)
+
+    def torch(torch, x, split_size, dim=0):
+        return torch.split(x, split_size, dim)
+
+
+class Unbind(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
+    """The slices along `dim`, without that axis; views."""
+
+    samples = [sample((2, 3), dim=0), sample((2, 3, 5), dim=-1)]
+
+    def forward(ctx, x, dim=0):
+        ctx.axis = axis = _axis("unbind", dim, x.ndim)
+        before = (slice(None),) * axis
+        return tuple(x[(*before, i, ...)] for i in range(x.shape[axis]))
+
+    def backward(ctx, *dz):
+        return Stack.apply(*dz, dim=ctx.axis)
+
+
+class Chunk(Composite, shapes="(...) -> (?)"):
+    """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter."""
+
+    samples = [sample((2, 6), chunks=3, dim=1), sample((7, 2), chunks=3, dim=0), sample((2, 5), chunks=4, dim=-1)]
+
+    def definition(x, chunks, dim=0):
+        if chunks < 1:
+            raise ShapeError(f"chunk: {chunks} pieces were asked for")
+        size = x.shape[_axis("chunk", dim, len(x.shape))]
+        return split(x, max(-(-size // chunks), 1), dim)
+
+
+split, unbind, chunk = Split.apply, Unbind.apply, Chunk.apply
+
+
+def cat(tensors: Any, dim: int = 0) -> Any:
+    """The tensors one after the other along `dim`. Errors: ShapeError for an empty list or shapes that differ."""
+    if not tensors:
+        raise ShapeError("cat: the list of tensors is empty")
+    return Cat.apply(*tensors, dim=dim)
+
+
+def stack(tensors: Any, dim: int = 0) -> Any:
+    """The tensors, all of one shape, along a new axis `dim`. Errors: as `cat`."""
+    if not tensors:
+        raise ShapeError("stack: the list of tensors is empty")
+    return Stack.apply(*tensors, dim=dim)
