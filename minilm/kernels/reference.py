@@ -6,11 +6,16 @@ the last axis. Each backward is derived by hand; the tests hold it against the o
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minilm.device import array_module
+from minilm.kernels.philox import philox
+from minilm.kernels.special import erf
 
 Array = Any
+
+__all__ = ["erf", "philox"]  # kernels of this backend that have a file of their own
 
 
 def matmul(a: Array, b: Array, out: Array | None = None, accumulate: bool = False) -> Array:
@@ -42,6 +47,225 @@ def softmax(x: Array) -> Array:
 def softmax_backward(dy: Array, y: Array) -> Array:
     """dx_j = y_j (dy_j - sum_k dy_k y_k): the Jacobian diag(y) - y y^T times dy, row by row."""
     return y * (dy - (dy * y).sum(-1, keepdims=True))
+
+
+def log_softmax(x: Array) -> Array:
+    """y_j = x_j - log sum_k e^(x_k) over the last axis."""
+    xp = array_module(x)
+    if x.shape[-1] == 0:
+        return x.copy()
+    y = x - x.max(-1, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(-1, keepdims=True))
+    return y
+
+
+def log_softmax_backward(dy: Array, y: Array) -> Array:
+    """dx_j = dy_j - e^(y_j) sum_k dy_k, row by row."""
+    return dy - array_module(y).exp(y) * dy.sum(-1, keepdims=True)
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+
+def gelu(x: Array, approximate: str = "none") -> Array:
+    """y = x P(x), P the share of the normal distribution below x: (...) -> (...).
+
+    Args:
+        approximate: "none" for P(x) = (1 + erf(x / sqrt 2)) / 2;
+            "tanh" for P(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+    y = _normal_share(x, approximate)
+    y *= x
+    return y
+
+
+def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
+    """dx = dy (P(x) + x P'(x))."""
+    xp = array_module(x)
+    share = _normal_share(x, approximate)
+    if approximate == "tanh":
+        # P' = (1 - tanh^2) u' / 2 with u' = sqrt(2 / pi) (1 + 3 0.044715 x^2); 1 - tanh^2 = 4 P (1 - P)
+        slope = (x * x * (3 * _TANH_CUBE) + 1) * (2 * _TANH_SCALE)
+        slope *= share
+        slope *= 1 - share
+    else:
+        # P' is the normal density
+        slope = xp.exp(x * x * -0.5)
+        slope *= 1 / math.sqrt(2 * math.pi)
+    slope *= x
+    slope += share
+    slope *= dy
+    return slope
+
+
+_TANH_SCALE, _TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
+
+
+def _normal_share(x: Array, approximate: str) -> Array:
+    """P(x) of `gelu`, in an array of its own."""
+    if approximate == "tanh":
+        share = x * x
+        share *= _TANH_CUBE
+        share += 1
+        share *= x
+        share *= _TANH_SCALE
+        share = array_module(x).tanh(share)
+    else:
+        share = erf(x * math.sqrt(0.5))
+    share += 1
+    share *= 0.5
+    return share
+
+
+# --- normalisation --------------------------------------------------------------------------------
+
+
+def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """y = (x - mean) rstd weight + bias, mean and rstd = 1 / sqrt(var + eps) of each row.
+
+    Shapes: x (..., C), weight (C), bias (C) -> y (..., C), mean (..., 1), rstd (..., 1).
+    """
+    xp = array_module(x)
+    C = x.shape[-1]
+    mean = x.sum(-1, keepdims=True) / max(C, 1)
+    y = x - mean
+    rstd = (y * y).sum(-1, keepdims=True)
+    rstd /= max(C, 1)
+    rstd += eps
+    rstd = 1 / xp.sqrt(rstd)
+    y *= rstd
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+    return y, mean, rstd
+
+
+def layer_norm_backward(
+    dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
+) -> tuple[Array, Array, Array]:
+    """With the normalised row n = (x - mean) rstd and its gradient dn = dy weight:
+
+        dx = (dn - mean(dn) - n mean(dn n)) rstd        the two means: through mean(x) and through rstd
+        dweight = sum over rows of dy n                 dbias = sum over rows of dy
+    """
+    n = x - mean
+    n *= rstd
+    C = x.shape[-1]
+    dweight = _over_rows(dy * n)
+    dbias = _over_rows(dy)
+    dn = dy.copy() if weight is None else dy * weight
+    along = (dn * n).sum(-1, keepdims=True)
+    along /= max(C, 1)
+    dn -= dn.sum(-1, keepdims=True) / max(C, 1)
+    n *= along
+    dn -= n
+    dn *= rstd
+    return dn, dweight, dbias
+
+
+def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+    """y = x rrms weight with rrms = 1 / sqrt(mean of x^2 + eps) of each row.
+
+    Shapes: x (..., C), weight (C) -> y (..., C), rrms (..., 1).
+    """
+    rrms = (x * x).sum(-1, keepdims=True)
+    rrms /= max(x.shape[-1], 1)
+    rrms += eps
+    rrms = 1 / array_module(x).sqrt(rrms)
+    y = x * rrms
+    if weight is not None:
+        y *= weight
+    return y, rrms
+
+
+def rms_norm_backward(dy: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array]:
+    """With n = x rrms and dn = dy weight:  dx = (dn - n mean(dn n)) rrms,  dweight = sum over rows of dy n."""
+    n = x * rrms
+    dweight = _over_rows(dy * n)
+    dn = dy.copy() if weight is None else dy * weight
+    n *= (dn * n).sum(-1, keepdims=True) / max(x.shape[-1], 1)
+    dn -= n
+    dn *= rrms
+    return dn, dweight
+
+
+def _over_rows(x: Array) -> Array:
+    """(..., C) summed to (C)."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).sum(0)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    x: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
+) -> tuple[Array, Array]:
+    """The loss of each row, with log p = x - lse and lse = log sum e^x, t the row's target:
+
+        loss = -(1 - s) weight_t log p_t - s / V sum_c weight_c log p_c,  s: label_smoothing
+
+    Shapes: x (N, V), target (N) of integers, weight (V) or None for ones -> losses (N), lse (N).
+    A row whose target is `ignore_index` has loss 0.
+    """
+    xp = array_module(x)
+    N, V = x.shape
+    largest = x.max(-1, keepdims=True) if V else x.sum(-1, keepdims=True)
+    lse = (xp.log(xp.exp(x - largest).sum(-1, keepdims=True)) + largest)[:, 0]
+    ignored = target == ignore_index
+    at = xp.where(ignored, 0, target)
+    loss = lse - x[xp.arange(N), at]
+    if weight is not None:
+        loss *= weight[at]
+    if label_smoothing:
+        loss *= 1 - label_smoothing
+        total = V if weight is None else weight.sum()
+        mixed = x.sum(-1) if weight is None else x @ weight
+        loss += (lse * total - mixed) * (label_smoothing / V)
+    loss[ignored] = 0
+    return loss, lse
+
+
+def cross_entropy_backward(
+    dloss: Array, x: Array, target: Array, weight: Array | None, lse: Array, ignore_index: int, label_smoothing: float
+) -> Array:
+    """dx_c = dloss ((1 - s) weight_t (p_c - [c = t]) + s / V (p_c sum of weights - weight_c))."""
+    xp = array_module(x)
+    N, V = x.shape
+    ignored = target == ignore_index
+    at = xp.where(ignored, 0, target)
+    of_target = dloss * (1 - label_smoothing)
+    if weight is not None:
+        of_target = of_target * weight[at]
+    of_target = xp.where(ignored, 0, of_target).astype(x.dtype)
+    of_all = xp.where(ignored, 0, dloss * (label_smoothing / max(V, 1))).astype(x.dtype)
+    total = V if weight is None else weight.sum()
+    dx = x - lse[:, None]
+    xp.exp(dx, out=dx)
+    dx *= (of_target + of_all * total)[:, None]
+    dx[xp.arange(N), at] -= of_target
+    if label_smoothing:
+        dx -= of_all[:, None] * (1 if weight is None else weight)
+    return dx
+
+
+# --- rows picked by number ------------------------------------------------------------------------
+
+
+def scatter_rows(rows: Array, index: Array, count: int) -> Array:
+    """z[index[i]] += rows[i] into zeros: (N, C), (N) -> (count, C). Equal indices are added in order of i.
+
+    Sorting brings equal indices together, and `reduceat` adds up each run: many times faster than
+    `np.add.at`, which adds one element at a time.
+    """
+    xp = array_module(rows)
+    z = xp.zeros((count, *rows.shape[1:]), rows.dtype)
+    if index.size and rows.size:
+        order = xp.argsort(index, kind="stable")
+        ordered = index[order]
+        starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]]))
+        z[ordered[starts]] = xp.add.reduceat(rows[order], starts, axis=0)
+    return z
 
 
 # --- optimisers -----------------------------------------------------------------------------------

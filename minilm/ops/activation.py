@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+from minilm import kernels
 from minilm.device import array_module
-from minilm.ops.pointwise import sigmoid
-from minilm.ops.registry import Primitive, options
+from minilm.ops.pointwise import erf, sigmoid, tanh
+from minilm.ops.registry import Fused, Primitive, options
 from minilm.ops.selection import where
 
 UNARY = "(...) -> (...)"
@@ -24,6 +27,37 @@ class Silu(Primitive, shapes=UNARY, dtypes="float", inplace=True):
         (x,) = ctx.saved
         s = sigmoid(x)
         return dz * (s * (1 + x * (1 - s)))
+
+
+class Gelu(Fused, shapes="(...) -> (...)", dtypes="float"):
+    """z = x P(x), where P(x) is the share of the normal distribution below x.
+
+        "none":  P(x) = (1 + erf(x / sqrt 2)) / 2
+        "tanh":  P(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, what GPT-2 was trained with
+
+    Source: Hendrycks & Gimpel 2016, section 2.
+    """
+
+    samples = options(approximate=["none", "tanh"])
+
+    def definition(x, approximate="none"):
+        if approximate == "tanh":
+            return x * (1 + tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi))) * 0.5
+        return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
+
+    def forward(ctx, x, approximate="none"):
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
+        ctx.save(x)
+        ctx.approximate = approximate
+        return kernels.gelu(x, approximate)
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        return kernels.gelu_backward(dz, x, ctx.approximate)
+
+    def torch(torch, x, approximate="none"):
+        return torch.nn.functional.gelu(x, approximate=approximate)
 
 
 class Softplus(Primitive, shapes=UNARY, dtypes="float"):
@@ -50,4 +84,4 @@ class Softplus(Primitive, shapes=UNARY, dtypes="float"):
         return where(a > ctx.threshold, dz, dz * sigmoid(a))
 
 
-silu, softplus = Silu.apply, Softplus.apply
+gelu, silu, softplus = Gelu.apply, Silu.apply, Softplus.apply

@@ -26,11 +26,13 @@ _OPERATORS = {
     "__ge__": "ge",
     "__neg__": "neg",
     "__abs__": "abs",
-    "__invert__": "logical_not",
-    "__and__": "logical_and",
-    "__or__": "logical_or",
+    "__floordiv__": "floor_divide",
+    "__invert__": "bitwise_not",
+    "__and__": "bitwise_and",
+    "__or__": "bitwise_or",
+    "__xor__": "bitwise_xor",
 }
-_REFLECTED = ("add", "sub", "mul", "truediv", "pow", "mod", "matmul", "and", "or")
+_REFLECTED = ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor")
 _IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__ipow__": "pow"}
 
 

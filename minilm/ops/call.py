@@ -13,7 +13,7 @@ import numpy as np
 from minilm import dtypes
 from minilm.autograd import anomaly
 from minilm.device import array_module
-from minilm.errors import DtypeError, ShapeError
+from minilm.errors import AutogradError, DtypeError, ShapeError
 from minilm.modes import state
 from minilm.ops.shapes import broadcast_error
 from minilm.tape import NO_TAPE, Node
@@ -54,7 +54,7 @@ def caller(op: Any) -> Callable[..., Any]:
         if state.recording and op.differentiable:
             needs = tuple([isinstance(x, Tensor) and x.requires_grad for x in inputs])
             if constant and True in constant:
-                needs = tuple([n and not c for n, c in zip(needs, constant)])
+                _refuse_gradients_of_constants(op, needs, constant)
             if True in needs:
                 ctx = Node(op, needs)
         try:
@@ -102,6 +102,13 @@ def _record(node: Node, inputs: Any, outputs: tuple[Tensor, ...], broadcasts: bo
     for index, output in enumerate(outputs):
         if output.array.dtype.kind == "f":
             output._node, output._index, output._requires_grad = node, index, True
+
+
+def _refuse_gradients_of_constants(op: Any, needs: tuple[bool, ...], constant: tuple[bool, ...]) -> None:
+    """An input that no gradient can flow to must not ask for one: it would be dropped without a word."""
+    for need, fixed, name in zip(needs, constant, op.inputs):
+        if need and fixed:
+            raise AutogradError(f"{op.name}: no gradient flows to {name}, and it requires one; use {name}.detach()")
 
 
 def _same_dtype(op: Any, inputs: Any, constant: tuple[bool, ...]) -> bool:

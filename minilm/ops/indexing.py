@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from minilm import kernels
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.modes import state
@@ -94,10 +96,12 @@ class IndexScatter(Primitive, shapes="(...) -> (?)", dtypes="keep", method=False
         ctx.index = index = _plain_index(index)
         xp = array_module(x)
         z = xp.zeros(shape, x.dtype)
-        if _is_basic(index):
-            z[_as_view(index)] = x
-        else:
+        if not _is_basic(index):
+            if getattr(index, "dtype", None) is not None and index.dtype.kind in "iu":
+                return _scatter_rows(x, index, shape)
             xp.add.at(z, index, x)
+            return z
+        z[_as_view(index)] = x
         return z
 
     def backward(ctx, dz):
@@ -110,6 +114,13 @@ class IndexScatter(Primitive, shapes="(...) -> (?)", dtypes="keep", method=False
             return z.index_put(parts, x, accumulate=True)
         z[index] = x
         return z
+
+
+def _scatter_rows(x, index, shape):
+    """The common case of an embedding: one array of row numbers."""
+    inner = tuple(shape[1:])
+    rows = x.reshape(index.size, math.prod(inner))
+    return kernels.scatter_rows(rows, index.reshape(-1) % max(shape[0], 1), shape[0]).reshape(shape)
 
 
 class IndexPut(Primitive, shapes="(?), (?) -> (?)", method=False):

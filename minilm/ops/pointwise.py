@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
+from minilm import kernels
 from minilm.device import array_module
 from minilm.ops.registry import Primitive, options
 from minilm.ops.selection import eq, floor, ge, logical_and, where
-from minilm.ops.special import erf as _erf
 
 BINARY = "(...), (...) -> (...)"
 UNARY = "(...) -> (...)"
@@ -346,7 +346,7 @@ class Erf(Primitive, shapes=UNARY, dtypes="float", inplace=True):
 
     def forward(ctx, x):
         ctx.save(x)
-        return _erf(x)
+        return kernels.erf(x)
 
     def backward(ctx, dz):
         (x,) = ctx.saved

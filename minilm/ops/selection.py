@@ -103,9 +103,59 @@ class LogicalNot(Primitive, shapes=UNARY, differentiable=False):
         return array_module(x).logical_not(x)
 
 
+class BitwiseAnd(Primitive, shapes=BINARY, differentiable=False):
+    """z = x & y, bit by bit; of bools their "and" """
+
+    domain = "bool"
+
+    def forward(ctx, x, y):
+        return array_module(x).bitwise_and(x, y)
+
+
+class BitwiseOr(Primitive, shapes=BINARY, differentiable=False):
+    """z = x | y, bit by bit; of bools their "or" """
+
+    domain = "bool"
+
+    def forward(ctx, x, y):
+        return array_module(x).bitwise_or(x, y)
+
+
+class BitwiseXor(Primitive, shapes=BINARY, differentiable=False):
+    """z = x ^ y, bit by bit; of bools whether just one is true"""
+
+    domain = "bool"
+
+    def forward(ctx, x, y):
+        return array_module(x).bitwise_xor(x, y)
+
+
+class BitwiseNot(Primitive, shapes=UNARY, differentiable=False):
+    """z = ~x, bit by bit; of bools the opposite"""
+
+    domain = "bool"
+
+    def forward(ctx, x):
+        return array_module(x).invert(x)
+
+
+class FloorDivide(Primitive, shapes=BINARY, differentiable=False):
+    """z = floor(x / y), which has no slope; integers stay integers"""
+
+    domain = ("distinct", "nonzero")
+
+    def forward(ctx, x, y):
+        return array_module(x).floor_divide(x, y)
+
+    def torch(torch, x, y):
+        return torch.floor_divide(x.detach(), y.detach())
+
+
 eq, ne, lt, le, gt, ge = Eq.apply, Ne.apply, Lt.apply, Le.apply, Gt.apply, Ge.apply
 isnan, isinf, isfinite = Isnan.apply, Isinf.apply, Isfinite.apply
 logical_and, logical_or, logical_not = LogicalAnd.apply, LogicalOr.apply, LogicalNot.apply
+bitwise_and, bitwise_or, bitwise_xor = BitwiseAnd.apply, BitwiseOr.apply, BitwiseXor.apply
+bitwise_not, floor_divide = BitwiseNot.apply, FloorDivide.apply
 
 
 # --- steps: the slope is 0 almost everywhere ------------------------------------------------------

@@ -40,7 +40,7 @@ class Clone(Primitive, shapes="(...) -> (...)", dtypes="keep"):
     """A copy in memory of its own, through which gradients flow."""
 
     def forward(ctx, x):
-        return x.copy()
+        return x.copy(order="C")
 
     def backward(ctx, dz):
         return dz
@@ -143,4 +143,49 @@ def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return result
 
 
-Tensor.to = _to  # type: ignore[method-assign]
+def _contiguous(self: Tensor) -> Tensor:
+    """The elements in memory in the order in which they are counted; itself if they are."""
+    return self if self.is_contiguous() else clone(self)  # type: ignore[no-any-return]
+
+
+def _type_as(self: Tensor, other: Tensor) -> Tensor:
+    """In the element type of `other`."""
+    return _to(self, other.dtype)
+
+
+def _converting(dtype: np.dtype[Any]) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return _to(self, dtype)
+
+    method.__doc__ = f"In {dtype}; itself if it is already."
+    return method
+
+
+def _transposed(self: Tensor) -> Tensor:
+    """All axes in reverse order; of a matrix its transpose."""
+    return permute(self, tuple(range(self.ndim))[::-1])  # type: ignore[no-any-return]
+
+
+def _matrices_transposed(self: Tensor) -> Tensor:
+    """The last two axes exchanged: (..., N, M) to (..., M, N)."""
+    if self.ndim < 2:
+        raise ShapeError(f"mT: a tensor of shape {self.shape} holds no matrices")
+    return permute(self, (*range(self.ndim - 2), -1, -2))  # type: ignore[no-any-return]
+
+
+# The methods that are no operations of their own: names for conversions and orders of axes.
+METHODS: dict[str, Any] = {
+    "to": _to,
+    "contiguous": _contiguous,
+    "type_as": _type_as,
+    "float": _converting(dtypes.float32),
+    "double": _converting(dtypes.float64),
+    "half": _converting(dtypes.float16),
+    "long": _converting(dtypes.int64),
+    "int": _converting(dtypes.int32),
+    "bool": _converting(dtypes.bool_),
+    "T": property(_transposed),
+    "mT": property(_matrices_transposed),
+}
+for _name, _method in METHODS.items():
+    setattr(Tensor, _name, _method)

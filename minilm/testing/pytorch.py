@@ -59,7 +59,7 @@ def call(case: Case, torch: Any, tensors: Any) -> list[Any]:
 
 def run(case: Case, torch: Any, inputs: Any) -> tuple[list[Any], list[Any]]:
     """PyTorch's outputs and gradients where `Case.run` gives ours."""
-    tensors = [to_torch(x, torch, requires_grad=True) for x in inputs]
+    tensors = [to_torch(x, torch, requires_grad=v) for x, v in zip(inputs, case.varies(inputs))]
     outputs = call(case, torch, tensors)
     flowing = [y for y in outputs if y.requires_grad]
     gradients: list[Any] = [None] * len(tensors)

@@ -56,9 +56,20 @@ class Case:
         result = self.op.apply(*inputs, **self.sample.options)
         return list(result) if isinstance(result, (tuple, list)) else [result]
 
+    def varies(self, inputs: Any) -> list[bool]:
+        """For each input whether a gradient flows to it: it is floating and none of the operation's constants."""
+        names = self.op.inputs or ("",) * len(inputs)
+        return [
+            x is not None and x.dtype.kind == "f" and name not in self.op.constants for x, name in zip(inputs, names)
+        ]
+
+    def leaves(self, inputs: Any) -> list[Any]:
+        """Tensors around arrays; those that a gradient flows to require one."""
+        return [None if x is None else Tensor(x, requires_grad=v) for x, v in zip(inputs, self.varies(inputs))]
+
     def run(self, inputs: Any, cotangents: list[Array] | None = None) -> tuple[list[Tensor], list[Tensor | None]]:
         """The outputs, and for each floating input the gradient (None where nothing arrives)."""
-        tensors = leaves(inputs)
+        tensors = self.leaves(inputs)
         outputs = self(*tensors)
         flowing = [y for y in outputs if y.requires_grad]
         gradients: list[Tensor | None] = [None] * len(tensors)
@@ -68,11 +79,6 @@ class Case:
             for i, gradient in zip(active, grad(flowing, [tensors[i] for i in active], given, allow_unused=True)):
                 gradients[i] = gradient
         return outputs, gradients
-
-
-def leaves(inputs: Any) -> list[Any]:
-    """Tensors around arrays; floating ones require a gradient."""
-    return [None if x is None else Tensor(x, requires_grad=x.dtype.kind == "f") for x in inputs]
 
 
 def seeded(name: str) -> np.random.Generator:

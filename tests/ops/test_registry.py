@@ -17,7 +17,7 @@ from minilm.ops.registry import Fused, Sample
 from minilm.tensor import Tensor
 from minilm.testing import LAYOUTS, Case, assert_same, cases, gradcheck, gradgradcheck, pytorch
 from minilm.testing.pytorch import counterpart, to_numpy, to_torch
-from minilm.testing.samples import leaves, seeded
+from minilm.testing.samples import seeded
 
 # Operations without a sample, and where they are tested instead.
 NO_SAMPLES = {
@@ -94,9 +94,9 @@ def test_equals_pytorch(case, dtype, torch):
 @every_differentiable
 def test_gradient_equals_finite_differences(case):
     inputs = case.inputs()
-    if any(y.dtype != np.float64 for y in case(*leaves(inputs)) if y.requires_grad):
+    if any(y.dtype != np.float64 for y in case(*case.leaves(inputs)) if y.requires_grad):
         pytest.skip("the result is not float64, so differences are too coarse")
-    gradcheck(case, inputs, limit=40)
+    gradcheck(case, case.leaves(inputs), limit=40)
 
 
 @every_differentiable
@@ -105,7 +105,7 @@ def test_inputs_are_unchanged_and_gradients_are_their_own(case):
     for dtype in ("float64", "float32"):
         inputs = case.inputs(dtype)
         before = [None if x is None else x.copy() for x in inputs]
-        tensors = leaves(inputs)
+        tensors = case.leaves(inputs)
         outputs = case(*tensors)
         flowing = [y for y in outputs if y.requires_grad]
         node = flowing[0].node if flowing else None
@@ -130,7 +130,7 @@ def test_a_result_that_is_no_view_has_memory_of_its_own(case):
     inputs = case.inputs()
     if case.op.view:
         return
-    for y in case(*leaves(inputs)):
+    for y in case(*case.leaves(inputs)):
         for x in inputs:
             assert x is None or y._base is not None or not np.shares_memory(x, y.array), "an unannounced view"
 
@@ -145,13 +145,13 @@ def finite(outputs) -> bool:
 def weights_of(case: Case, outputs: list, inputs) -> tuple[list, list]:
     rng = seeded(case.id + " second")
     c = [np.asarray(rng.standard_normal(y.shape)) for y in outputs]
-    v = [None if x is None or x.dtype.kind != "f" else np.asarray(rng.standard_normal(x.shape)) for x in inputs]
+    v = [np.asarray(rng.standard_normal(x.shape)) if moves else None for x, moves in zip(inputs, case.varies(inputs))]
     return c, v
 
 
 def hessian_vector_product(case: Case, inputs) -> list:
     """H v of sum c sin(op(x)), by a backward walk through a backward walk."""
-    tensors = leaves(inputs)
+    tensors = case.leaves(inputs)
     flowing = [y for y in case(*tensors) if y.requires_grad]
     c, v = weights_of(case, flowing, inputs)
     total = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
@@ -165,7 +165,7 @@ def hessian_vector_product(case: Case, inputs) -> list:
 
 
 def torch_hessian_vector_product(case: Case, inputs, torch) -> list:
-    tensors = [to_torch(x, torch, requires_grad=True) for x in inputs]
+    tensors = [to_torch(x, torch, requires_grad=v) for x, v in zip(inputs, case.varies(inputs))]
     flowing = [y for y in pytorch.call(case, torch, tensors) if y.requires_grad]
     c, v = weights_of(case, [to_numpy(y) for y in flowing], inputs)
     total = sum((y.sin() * torch.from_numpy(w)).sum() for y, w in zip(flowing, c))
@@ -182,7 +182,7 @@ def torch_hessian_vector_product(case: Case, inputs, torch) -> list:
 def test_second_derivative_equals_pytorch(case, torch):
     known_to(torch, case)
     inputs = case.inputs()
-    outputs = case(*leaves(inputs))
+    outputs = case(*case.leaves(inputs))
     if not finite(outputs) or not any(y.requires_grad for y in outputs):
         return
     ours, theirs = hessian_vector_product(case, inputs), torch_hessian_vector_product(case, inputs, torch)
@@ -194,11 +194,11 @@ def test_second_derivative_equals_pytorch(case, torch):
 @pytest.mark.parametrize("case", [c for c in DIFFERENTIABLE if c.op.smooth], ids=lambda case: case.id)
 def test_second_derivative_equals_finite_differences(case):
     inputs = case.inputs()
-    outputs = case(*leaves(inputs))
+    outputs = case(*case.leaves(inputs))
     flowing = [y for y in outputs if y.requires_grad]
     if not flowing or not finite(outputs) or any(y.dtype != np.float64 for y in flowing):
         return
-    gradgradcheck(case, inputs, limit=10)
+    gradgradcheck(case, case.leaves(inputs), limit=10)
 
 
 # --- fused operations against their definitions -----------------------------------------------------------
@@ -209,7 +209,7 @@ def test_second_derivative_equals_finite_differences(case):
 def test_kernels_equal_the_definition(case, dtype):
     inputs = case.inputs(dtype)
     outputs, gradients = case.run(inputs)
-    tensors = leaves(inputs)
+    tensors = case.leaves(inputs)
     result = case.op.definition(*tensors, **case.sample.options)
     defined = list(result) if isinstance(result, tuple) else [result]
     for y, d in zip(outputs, defined):
