@@ -14,7 +14,7 @@ from minilm.nn import init
 from minilm.nn.linear import Linear
 from minilm.nn.module import Module
 from minilm.nn.parameter import Parameter
-from minilm.ops.shape import cat
+from minilm.ops.joining import cat
 from minilm.tensor import Tensor
 
 

@@ -9,11 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from minilm.device import array_module
 from minilm.errors import ShapeError
+from minilm.ops.activation import gelu, silu, softplus
+from minilm.ops.arrange import pad
 from minilm.ops.attention import scaled_dot_product_attention
-from minilm.ops.embedding import embedding, one_hot
+from minilm.ops.embedding import embedding
+from minilm.ops.indexing import one_hot
 from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
 from minilm.ops.matmul import linear
 from minilm.ops.norm import layer_norm as _layer_norm
@@ -21,6 +23,77 @@ from minilm.ops.norm import rms_norm as _rms_norm
 from minilm.ops.pointwise import sigmoid, tanh
 from minilm.ops.random import dropout
 from minilm.ops.selection import leaky_relu, relu
-from minilm.ops.shape import pad
 from minilm.ops.softmax import log_softmax, softmax
 from minilm.tensor import Tensor
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
+    "pad",
+    "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+]
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axes: (..., *normalized_shape) -> the same.
+
+    Errors: ShapeError where x does not end in `normalized_shape`.
+    Source: Ba, Kiros & Hinton 2016, equations 3 and 4.
+    """
+    rows, weight, bias = _as_rows("layer_norm", x, normalized_shape, weight, bias)
+    return _layer_norm(rows, weight, bias, eps).reshape(x.shape)  # type: ignore[no-any-return]
+
+
+def rms_norm(
+    x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last axes: (..., *normalized_shape) -> the same.
+
+    Args:
+        eps: None for the distance from 1 to the next number of x's type.
+    Errors: ShapeError where x does not end in `normalized_shape`. Source: Zhang & Sennrich 2019, equation 4.
+    """
+    rows, weight, _ = _as_rows("rms_norm", x, normalized_shape, weight, None)
+    epsilon = float(array_module(x.array).finfo(x.dtype).eps) if eps is None else eps
+    return _rms_norm(rows, weight, epsilon).reshape(x.shape)  # type: ignore[no-any-return]
+
+
+def _as_rows(
+    name: str, x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None, bias: Tensor | None
+) -> tuple[Any, Any, Any]:
+    """x with its last axes as one; weight and bias likewise."""
+    sizes = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    lead = x.ndim - len(sizes)
+    if not sizes or lead < 0 or x.shape[lead:] != sizes:
+        raise ShapeError(f"{name}: x {x.shape} does not end in the normalized shape {sizes}")
+    for label, row in (("weight", weight), ("bias", bias)):
+        if row is not None and row.shape != sizes:
+            raise ShapeError(f"{name}: {label} {row.shape} has not the normalized shape {sizes}")
+    if len(sizes) == 1:
+        return x, weight, bias
+    C = math.prod(sizes)
+    flat = [None if row is None else row.reshape(C) for row in (weight, bias)]
+    return x.reshape(*x.shape[:lead], C), flat[0], flat[1]

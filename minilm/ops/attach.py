@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops import inplace, registry
+from minilm.ops import inplace, registry, selection
 from minilm.tensor import Tensor
 
 # Python's operators and the operations behind them.
@@ -49,6 +49,7 @@ def attach_all() -> None:
         setattr(Tensor, f"__r{stem}__", _reflected(registry.get(_OPERATORS[f"__{stem}__"]).apply))
     for operator, name in _IN_PLACE.items():
         setattr(Tensor, operator, inplace.in_place(registry.get(name)))
+    Tensor.equal, Tensor.allclose = selection.equal, selection.allclose  # type: ignore[attr-defined]
     Tensor.copy_, Tensor.fill_, Tensor.zero_ = inplace.copy_, inplace.fill_, inplace.zero_  # type: ignore[attr-defined]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minilm.device import array_module
 from minilm.errors import DtypeError
 from minilm.ops.registry import Primitive, options, sample
+from minilm.tensor import Tensor
 
 BINARY = "(...), (...) -> (...)"
 UNARY = "(...) -> (...)"
@@ -355,3 +356,16 @@ class MaskedFill(Primitive, shapes="(...), (...) -> (...)", constants=("mask",),
 
 
 where, masked_fill = Where.apply, MaskedFill.apply
+
+
+# --- whole tensors compared: one Python bool ------------------------------------------------------
+
+
+def equal(x: Tensor, y: Tensor) -> bool:
+    """Whether x and y have the same shape and the same elements."""
+    return x.shape == y.shape and bool((x.array == y.array).all())
+
+
+def allclose(x: Tensor, y: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether |x - y| <= atol + rtol |y| everywhere."""
+    return bool(array_module(x.array).allclose(x.array, y.array, rtol, atol, equal_nan))
