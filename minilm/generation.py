@@ -1,0 +1,291 @@
+"""Text from a language model: one token after the other, each drawn from the scores that the model gives.
+
+    logits of the last position -> repetition penalty -> temperature -> top k -> top p -> softmax -> draw
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from minilm import random
+from minilm.errors import ConfigError, ShapeError
+from minilm.modes import no_grad
+from minilm.ops.random import multinomial
+from minilm.tensor import Tensor
+from minilm.text.tokenizer import StreamDecoder, Tokenizer
+
+Array = Any
+
+
+class LanguageModel(Protocol):
+    """What generation needs of a model."""
+
+    config: Any
+    training: bool
+
+    def __call__(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        """Logits (B, T, V)."""
+
+    def new_cache(self, batch_size: int) -> KVCache:
+        """An empty cache."""
+
+    def eval(self) -> Any:
+        """Switch dropout off."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch it on again."""
+
+
+# --- what earlier positions left behind ------------------------------------------------------------
+
+
+class LayerCache:
+    """The keys and values that one attention layer computed so far, (B, H, S, D) each.
+
+    The memory for the whole context is there from the beginning; nothing is copied when a token is added.
+    """
+
+    def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
+        self._keys = np.empty((B, H, capacity, D), dtype)
+        self._values = np.empty((B, H, capacity, D), dtype)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the keys and values of T new positions, (B, H, T, D); all of them so far, (B, H, S, D)."""
+        end = self.length + k.shape[2]
+        if end > self._keys.shape[2]:
+            raise ShapeError(f"KVCache: {end} positions do not fit into the context of {self._keys.shape[2]}")
+        self._keys[:, :, self.length : end] = k.array
+        self._values[:, :, self.length : end] = v.array
+        self.length = end
+        return Tensor(self._keys[:, :, :end]), Tensor(self._values[:, :, :end])
+
+
+class KVCache:
+    """Keys and values of all layers: with them a new token costs one position, not the whole context again."""
+
+    def __init__(self, n_layer: int, B: int, n_head: int, capacity: int, D: int, dtype: Any) -> None:
+        self.layers = [LayerCache(B, n_head, capacity, D, dtype) for _ in range(n_layer)]
+
+    @property
+    def length(self) -> int:
+        """How many positions are in it."""
+        return self.layers[-1].length  # the last to be filled
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for layer in self.layers:
+            layer.length = 0
+
+
+# --- choosing a token ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen from its scores.
+
+    Attributes:
+        temperature: scores are divided by it; below 1 likely tokens become likelier; 0 takes the likeliest.
+        top_k: only the k likeliest tokens can be drawn (Fan, Lewis & Dauphin 2018).
+        top_p: only the smallest set of likeliest tokens whose probabilities reach p (Holtzman et al. 2020).
+        repetition_penalty: the scores of tokens that occurred are divided by it where positive, multiplied
+            where negative (Keskar et al. 2019, section 4.1); 1 changes nothing.
+    Errors: ConfigError for an impossible value.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, possible, wanted in (
+            ("temperature", 0 <= self.temperature < np.inf, "at least 0"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < np.inf, "above 0"),
+        ):
+            if not possible:
+                raise ConfigError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def choose(self, logits: Array, seen: Array, generator: random.Generator) -> Array:
+        """One token for each row: logits (B, V), the tokens so far (B, T) -> (B,)."""
+        scores = self.scores(logits, seen)
+        if self.temperature == 0:
+            return scores.argmax(-1)
+        e = np.exp(scores - scores.max(-1, keepdims=True))
+        return multinomial(Tensor(e / e.sum(-1, keepdims=True)), 1, generator=generator).array[:, 0]
+
+    def scores(self, logits: Array, seen: Array) -> Array:
+        """The logits (B, V) after penalty, temperature, top k and top p, in float64; -infinity where excluded."""
+        scores = np.array(logits, np.float64)
+        if self.repetition_penalty != 1:
+            occurred = np.zeros(scores.shape, bool)
+            np.put_along_axis(occurred, seen, True, axis=-1)
+            penalised = np.where(scores > 0, scores / self.repetition_penalty, scores * self.repetition_penalty)
+            scores = np.where(occurred, penalised, scores)
+        if self.temperature == 0:
+            return scores
+        scores /= self.temperature
+        if self.top_k is not None and self.top_k < scores.shape[-1]:
+            order = np.argsort(-scores, -1, kind="stable")
+            np.put_along_axis(scores, order[:, self.top_k :], -np.inf, axis=-1)
+        if self.top_p is not None and self.top_p < 1:
+            order = np.argsort(-scores, -1, kind="stable")
+            e = np.exp(np.take_along_axis(scores, order, -1) - scores.max(-1, keepdims=True))
+            before = np.cumsum(e / e.sum(-1, keepdims=True), -1) - e / e.sum(-1, keepdims=True)
+            # a token stays while those before it have not reached p, so the likeliest always stays
+            rest = np.where(before < self.top_p, np.take_along_axis(scores, order, -1), -np.inf)
+            np.put_along_axis(scores, order, rest, axis=-1)
+        return scores
+
+
+# --- one token after the other ---------------------------------------------------------------------
+
+
+def stream(
+    model: LanguageModel,
+    tokens: Any,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[Array]:
+    """Yield each new token of every row, (B,), as soon as it is drawn.
+
+    Args:
+        tokens: (B, T) or (T,), what to continue; T at least 1.
+        seed: the same seed draws the same tokens; None draws from the default generator.
+        use_cache: keep keys and values of earlier positions; the tokens are the same without.
+        The others: see `Sampling`.
+
+    The model sees at most `config.block_size` tokens. When these are full, the older half is forgotten and
+    the rest read anew, so that a long text costs little; without a cache the same tokens are seen.
+
+    Errors: ShapeError for no tokens, IndexError for one outside the vocabulary, ConfigError.
+    """
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+    array = np.asarray(tokens.array if isinstance(tokens, Tensor) else tokens)
+    array = array[None] if array.ndim == 1 else array
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+        raise ShapeError(f"generate: tokens (B, T) with T at least 1 are continued, not {array.dtype} {array.shape}")
+    if max_new_tokens < 0:
+        raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    generator = random.default_generator if seed is None else random.Generator(seed)
+    return _stream(model, array.astype(np.int64), max_new_tokens, sampling, generator, use_cache)
+
+
+def _stream(
+    model: LanguageModel,
+    seen: Array,
+    max_new_tokens: int,
+    sampling: Sampling,
+    generator: random.Generator,
+    use_cache: bool,
+) -> Iterator[Array]:
+    context = model.config.block_size
+    cache = model.new_cache(len(seen)) if use_cache else None
+    window = seen[:, -context:]  # what the model sees
+    unread = window  # the part of it that is not in the cache yet
+    for _ in range(max_new_tokens):
+        drawn = sampling.choose(_last_logits(model, window, unread, cache), seen, generator)
+        yield drawn
+        seen = np.concatenate([seen, drawn[:, None]], axis=1)
+        if window.shape[1] < context:
+            window, unread = np.concatenate([window, drawn[:, None]], axis=1), drawn[:, None]
+        else:  # full
+            window = unread = seen[:, -max(context // 2, 1) :]
+            if cache is not None:
+                cache.clear()
+
+
+def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: KVCache | None) -> Array:
+    """The scores (B, V) of the token after the window; dropout is off meanwhile."""
+    was_training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            logits = model(Tensor(window)) if cache is None else model(Tensor(unread), cache)
+    finally:
+        model.train(was_training)
+    return logits.array[:, -1]
+
+
+def generate(
+    model: LanguageModel,
+    tokens: Any,
+    max_new_tokens: int,
+    *,
+    stop: Sequence[Sequence[int]] = (),
+    **settings: Any,
+) -> Tensor:
+    """`tokens` (B, T) or (T,) with up to `max_new_tokens` more behind them, int64.
+
+    Args:
+        stop: token sequences; a single row ends behind the first of them that appears. Needs B = 1.
+        settings: see `stream`.
+    Errors: see `stream`.
+    """
+    array = np.asarray(tokens.array if isinstance(tokens, Tensor) else tokens).astype(np.int64)
+    if stop and array.ndim == 2 and len(array) != 1:
+        raise ShapeError(f"generate: stop sequences end one row, and there are {len(array)}")
+    new: list[Array] = []
+    for drawn in stream(model, tokens, max_new_tokens, **settings):
+        new.append(drawn)
+        if any(len(s) and [int(n[0]) for n in new[-len(s) :]] == list(s) for s in stop):
+            break
+    found = np.stack(new, axis=-1) if new else np.zeros((*array.shape[:-1], 0), np.int64)
+    return Tensor(np.concatenate([array, found.reshape(*array.shape[:-1], len(new))], axis=-1))
+
+
+def generate_text(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    *,
+    stop: Sequence[str] = (),
+    **settings: Any,
+) -> Iterator[str]:
+    """Yield the continuation of `prompt` in pieces of text, as soon as their characters are whole.
+
+    Args:
+        stop: the text ends before the first of these strings that appears.
+        settings: see `stream`.
+    Errors: see `stream`; DataError for a prompt that the tokenizer cannot encode or that is empty.
+    """
+    ids = tokenizer.encode_array(prompt)
+    if not len(ids):
+        raise ShapeError("generate: the prompt is empty, and a model continues what it is given")
+    decoder = StreamDecoder(tokenizer)
+    held = ""  # text that might be the beginning of a stop string
+    for drawn in stream(model, ids, max_new_tokens, **settings):
+        held += decoder.feed(int(drawn[0]))
+        ready, held, ended = _released(held, stop)
+        if ready:
+            yield ready
+        if ended:
+            return
+    rest = held + decoder.flush()
+    ready, held, ended = _released(rest, stop)
+    if rest:
+        yield ready if ended else rest  # the end: nothing need wait any more
+
+
+def _released(text: str, stop: Sequence[str]) -> tuple[str, str, bool]:
+    """What of `text` may be shown, what must wait since a stop string may begin there, and whether one came."""
+    found = [at for s in stop if s and (at := text.find(s)) >= 0]
+    if found:
+        return text[: min(found)], "", True
+    beginnings = (length for s in stop for length in range(1, len(s)) if text.endswith(s[:length]))
+    shown = len(text) - max(beginnings, default=0)
+    return text[:shown], text[shown:], False
