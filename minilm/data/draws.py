@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     SHUFFLE = 1
     BLOCKS = 2
     SPLIT = 3
+    STEP = 4
 
 
 def generator(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

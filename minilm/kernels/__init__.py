@@ -18,9 +18,12 @@ import importlib
 import importlib.util
 import inspect
 import os
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from minilm.errors import BackendError
 from minilm.kernels import reference
@@ -90,6 +93,23 @@ def report() -> dict[str, tuple[str, dict[str, str]]]:
             reasons[name] = missing or why_not(name) or f"{_current} was chosen"
         found[kernel] = server, reasons
     return found
+
+
+def measure_peak(seconds: float = 0.2) -> float:
+    """The float32 multiplications and additions that all threads can do, in GFLOP/s, measured just now.
+
+    Without the native backend it is what NumPy's matmul reaches, which is less than the chip could do.
+    """
+    if not why_not("native"):
+        return float(_module("native").measure_peak(seconds))
+    size = 768
+    a = np.ones((size, size), np.float32)
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = time.perf_counter()
+        a @ a
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best / 1e9
 
 
 def _module(name: str) -> ModuleType:

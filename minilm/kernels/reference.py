@@ -12,6 +12,7 @@ from typing import Any
 from minilm.device import array_module
 from minilm.kernels.philox import philox
 from minilm.kernels.special import erf
+from minilm.kernels.special import in_blocks as _in_blocks
 
 Array = Any
 
@@ -74,14 +75,21 @@ def gelu(x: Array, approximate: str = "none") -> Array:
         approximate: "none" for P(x) = (1 + erf(x / sqrt 2)) / 2;
             "tanh" for P(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
     """
-    y = _normal_share(x, approximate)
-    y *= x
-    return y
+
+    def block(x: Array) -> Array:
+        y = _normal_share(x, approximate)
+        y *= x
+        return y
+
+    return _in_blocks(block, x)
 
 
 def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
     """dx = dy (P(x) + x P'(x))."""
-    xp = array_module(x)
+    return _in_blocks(lambda dy, x: _gelu_backward(dy, x, approximate), dy, x)
+
+
+def _gelu_backward(dy: Array, x: Array, approximate: str) -> Array:
     share = _normal_share(x, approximate)
     if approximate == "tanh":
         # P' = (1 - tanh^2) u' / 2 with u' = sqrt(2 / pi) (1 + 3 0.044715 x^2); 1 - tanh^2 = 4 P (1 - P)
@@ -90,7 +98,7 @@ def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
         slope *= 1 - share
     else:
         # P' is the normal density
-        slope = xp.exp(x * x * -0.5)
+        slope = array_module(x).exp(x * x * -0.5)
         slope *= 1 / math.sqrt(2 * math.pi)
     slope *= x
     slope += share

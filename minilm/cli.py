@@ -1,0 +1,225 @@
+"""The `minilm` command: demo, train, generate, info.
+
+A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from minilm.errors import MinilmError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Language models you can read all the way down.",
+)
+
+DEMO_STEPS = 1000
+DEMO_FOLDER = Path("runs/demo")
+
+
+@app.command()
+def demo(
+    steps: Annotated[int, typer.Option(help="Optimiser steps; about a minute on two cores by default.")] = DEMO_STEPS,
+    out: Annotated[Path, typer.Option(help="The run's folder; a new one beside it if it holds a run.")] = DEMO_FOLDER,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 1337,
+) -> None:
+    """Train a small GPT on Shakespeare and watch it learn to write."""
+    from minilm.train.config import TrainConfig
+    from minilm.train.run import new_run
+
+    settings = {"steps": steps, "seed": seed, "sample_every": max(steps // 4, 1), "eval_every": max(steps // 8, 1)}
+    config = TrainConfig.build(None, {**settings, "checkpoint_every": max(steps // 4, 1), "log_every": 5})
+    _train(lambda: new_run(None, _unused(out), config), "minilm demo: a GPT learns to write like Shakespeare")
+
+
+@app.command()
+def train(
+    corpus: Annotated[Path | None, typer.Argument(help="A UTF-8 text file, also one larger than memory.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the corpus.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder instead.")] = None,
+) -> None:
+    """Train a GPT on a text, or go on with a run: minilm train CORPUS.txt, minilm train --resume RUN."""
+    from minilm.train.config import TrainConfig, parse_setting
+    from minilm.train.run import continued_run, new_run
+
+    given = dict(parse_setting(text) for text in settings or ())
+    if resume is not None:
+        if corpus is not None or out is not None or config is not None:
+            raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
+        return _train(lambda: continued_run(resume, given), f"minilm: going on with {resume}")
+    if corpus is None:
+        raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
+    built = TrainConfig.build(config, given)
+    folder = out if out is not None else Path("runs") / corpus.stem
+    return _train(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}")
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="The folder that training wrote.")],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
+    tokens: Annotated[int, typer.Option(help="How many tokens to write.")] = 300,
+    temperature: Annotated[float, typer.Option(help="Below 1: likelier tokens; 0: always the likeliest.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach p together.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: fewer tokens that occurred already.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed writes the same text.")] = None,
+    samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
+) -> None:
+    """Let a trained model go on with a prompt."""
+    from minilm.generation import generate_text
+    from minilm.train.checkpoint import load_run
+
+    model, tokenizer = load_run(run)
+    context, known = model.config.block_size, len(tokenizer.encode_array(prompt))
+    if known + tokens > context:
+        note = f"note: the model sees {context} tokens at a time; {known} + {tokens} are more, so it forgets the oldest"
+        typer.echo(note, err=True)
+    for number in range(samples):
+        if number:
+            typer.echo("\n" + "─" * 40)
+        typer.echo(prompt, nl=False)
+        for piece in generate_text(
+            model,
+            tokenizer,
+            prompt,
+            tokens,
+            stop=stop or (),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=None if seed is None else seed + number,
+        ):
+            typer.echo(piece, nl=False)
+        typer.echo()
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the processor, threads, and which backend serves which kernel and why."""
+    from minilm.kernels.info import render
+
+    typer.echo(render())
+
+
+class UsageError(MinilmError):
+    """The command was called with options that do not go together."""
+
+
+def _train(prepare: Any, title: str) -> None:
+    """Prepare a run, train it, draw its picture, and say how to go on."""
+    from minilm.train.display import Display
+    from minilm.train.observers import LogFile, Samples
+    from minilm.train.picture import draw_loss
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(title, style="bold", markup=False)
+    trainer, corpus = prepare()
+    display = Display(console)
+    first = corpus.tokenizer.decode(trainer.train_blocks.tokens[:1])
+    trainer.observers = [
+        LogFile(trainer.folder),
+        display,
+        Samples(corpus.tokenizer, display.sample, "\n" if "\n" in _characters(corpus) else first),
+    ]
+    model = trainer.model
+    console.print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.tokens):,} tokens of "
+        f"{corpus.tokenizer.vocab_size} kinds, {trainer.config.steps} steps of "
+        f"{trainer.config.batch_size * trainer.config.model.block_size} tokens; Ctrl-C stops, nothing is lost"
+    )
+    try:
+        trainer.train()
+    finally:
+        display.close()
+    picture = draw_loss(trainer.folder, corpus.tokenizer.vocab_size, title)
+    _farewell(console, trainer, picture)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _characters(corpus: Any) -> str:
+    """The beginning of the corpus, to see what a prompt may begin with."""
+    return corpus.tokenizer.decode(corpus.tokens[:2000])  # type: ignore[no-any-return]
+
+
+def _farewell(console: Console, trainer: Any, picture: Path | None) -> None:
+    """Where everything is, and the commands to go on."""
+    folder, p = trainer.folder, trainer.progress
+    state = f"stopped at step {p.step} of {p.steps}" if trainer.interrupted else f"done: {p.steps} steps"
+    console.print(f"\n{state} in {p.seconds:.0f} s", style="bold")
+    console.print(f"  checkpoint    {folder}/checkpoint.safetensors")
+    if picture is not None:
+        console.print(f"  loss curve    {picture}")
+    else:
+        console.print("  no loss curve: matplotlib is not installed (pip install matplotlib)")
+    console.print(f'  let it write  minilm generate {folder} --prompt "To be"')
+    more = "" if trainer.interrupted else f" --set steps={2 * p.steps}"
+    console.print(f"  go on         minilm train --resume {folder}{more}")
+
+
+def _unused(folder: Path) -> Path:
+    """`folder`, or the first of folder-2, folder-3, ... that holds no run yet."""
+    if not (folder / "checkpoint.safetensors").exists():
+        return folder
+    number = 2
+    while (folder.with_name(f"{folder.name}-{number}") / "checkpoint.safetensors").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}-{number}")
+
+
+def main() -> None:
+    """The entry point: errors of the user's become one line and exit code 2."""
+    with _one_line_errors():
+        sys.exit(app(standalone_mode=False))
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except click.ClickException as error:  # an unknown option, a value of the wrong kind
+        error.show()
+        sys.exit(error.exit_code)
+    except (MinilmError, IndexError) as error:
+        _fail(str(error), 2)
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", 2)
+    except MemoryError as error:
+        _fail(f"not enough memory: {error}", 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print("minilm: " + " ".join(message.split("\n")), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

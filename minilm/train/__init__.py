@@ -1,0 +1,19 @@
+"""Training: the loop, its configuration, what it writes down, and checkpoints to go on from."""
+
+from minilm.train.checkpoint import load_run, resume
+from minilm.train.config import TrainConfig
+from minilm.train.corpus import Corpus
+from minilm.train.observers import LogFile, Observer, Samples
+from minilm.train.trainer import Progress, Trainer
+
+__all__ = [
+    "Corpus",
+    "LogFile",
+    "Observer",
+    "Progress",
+    "Samples",
+    "TrainConfig",
+    "Trainer",
+    "load_run",
+    "resume",
+]

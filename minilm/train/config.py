@@ -1,0 +1,134 @@
+"""What a training run is: one dataclass, saved beside the weights as config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minilm.errors import ConfigError
+from minilm.files import written_whole
+from minilm.models.config import Config, merged
+from minilm.models.gpt import GPTConfig
+from minilm.optim.schedule import Schedule, warmup_cosine
+
+FILE_NAME = "config.json"
+
+
+def _small_gpt() -> GPTConfig:
+    return GPTConfig(vocab_size=1, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
+
+
+@dataclass
+class TrainConfig(Config):
+    """A training run of a GPT on a text.
+
+    Attributes:
+        model: the model's shape; its vocab_size follows from the tokenizer.
+        tokenizer: "char", one token for each character, or "bpe", byte-level pairs.
+        bpe_vocab_size: how many tokens a "bpe" tokenizer learns.
+        train_fraction: the share of the text, from its beginning, to learn from; the rest validates.
+        batch_size: B, sequences in a step.
+        steps: optimiser steps in all.
+        learning_rate: at its highest, after `warmup_steps`; it falls along a cosine to `min_learning_rate`.
+        beta1, beta2, weight_decay: AdamW's; only matrices decay.
+        grad_clip: the largest norm that a step's gradient may have; 0 for no limit.
+        eval_every, eval_batches: every so many steps the validation loss over so many random batches.
+        sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
+        checkpoint_every: every so many steps a checkpoint; the last step always writes one.
+        log_every: every so many steps a line in log.jsonl.
+        seed: of the initial values, the batches, dropout and samples.
+    """
+
+    model: GPTConfig = field(default_factory=_small_gpt)
+    tokenizer: str = "char"
+    bpe_vocab_size: int = 2048
+    train_fraction: float = 0.9
+    batch_size: int = 12
+    steps: int = 2000
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 1e-4
+    warmup_steps: int = 100
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+    eval_every: int = 250
+    eval_batches: int = 20
+    sample_every: int = 500
+    sample_length: int = 200
+    checkpoint_every: int = 500
+    log_every: int = 10
+    seed: int = 1337
+
+    def check(self) -> None:
+        """Raise ConfigError for a run that makes no sense."""
+        self.require("tokenizer", self.tokenizer in ("char", "bpe"), "'char' or 'bpe'")
+        self.require("bpe_vocab_size", self.bpe_vocab_size >= 257, "at least 257 (256 bytes and a pair)")
+        self.require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
+        for name in ("batch_size", "steps", "eval_every", "eval_batches", "checkpoint_every", "log_every"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("warmup_steps", "weight_decay", "grad_clip", "sample_every", "sample_length"):
+            self.require(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
+        self.require("learning_rate", 0 < self.learning_rate < float("inf"), "above 0")
+        self.require(
+            "min_learning_rate",
+            0 <= self.min_learning_rate <= self.learning_rate,
+            f"from 0 to the learning_rate ({self.learning_rate})",
+        )
+        for name in ("beta1", "beta2"):
+            self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self.require("seed", 0 <= self.seed < 2**64, "from 0 to 2**64 - 1")
+
+    def schedule(self) -> Schedule:
+        """The factor on the learning rate at each step."""
+        warmup = min(self.warmup_steps, self.steps - 1)
+        return warmup_cosine(warmup, self.steps, self.min_learning_rate / self.learning_rate)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json into `folder`, whole or not at all."""
+        with written_whole(Path(folder) / FILE_NAME, "w") as file:
+            file.write(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def build(
+        cls, file: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> TrainConfig:
+        """From the defaults, a JSON file over them, and dotted settings such as {"model.n_layer": 6} over both.
+
+        Errors: ConfigError for a file that is missing or no JSON object, and for what `from_dict` refuses.
+        """
+        values: dict[str, Any] = {} if file is None else _read(Path(file))
+        settings = dict(settings or {})
+        if "model.vocab_size" in settings:
+            raise ConfigError("model.vocab_size follows from the tokenizer; of a bpe tokenizer set bpe_vocab_size")
+        values = merged(values, settings)
+        if isinstance(values.get("model", {}), dict):  # a group given in part keeps our defaults for the rest
+            values["model"] = {**_small_gpt().to_dict(), **values.get("model", {})}
+        return cls.from_dict(values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a JSON object with the configuration's keys was expected")
+    return values
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """"model.n_layer=6" as ("model.n_layer", 6). Errors: ConfigError without an equals sign."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"a setting reads key=value, as in model.n_layer=6, not {text!r}")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value.strip()

@@ -1,0 +1,84 @@
+"""A text made ready for training: its tokenizer, and its tokens in a file that may be larger than memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minilm.data import CausalBlocks, TokenFile, corpora, tokenize_file, train_validation_split
+from minilm.data.tokenfile import write_tokens
+from minilm.errors import DataError
+from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
+from minilm.text.reading import read_chunks
+from minilm.text.tokenizer import FILE_NAME, Tokenizer
+from minilm.train.config import TrainConfig
+
+TOKENS = "tokens.bin"
+
+
+@dataclass
+class Corpus:
+    """A tokenizer and the tokens that it made of a text, split to train and to validate."""
+
+    tokenizer: Tokenizer
+    tokens: TokenFile
+    train_fraction: float
+
+    def blocks(self, block_size: int) -> tuple[CausalBlocks, CausalBlocks]:
+        """All blocks of `block_size` tokens: to train, and to validate.
+
+        Errors: DataError for a text too short for a single block in either part.
+        """
+        parts = train_validation_split(self.tokens, self.train_fraction)
+        for name, part in zip(("training", "validation"), parts):
+            if len(part) < block_size + 1:
+                raise DataError(
+                    f"{self.tokens.path.name}: the corpus has {len(self.tokens)} tokens, of which {len(part)} are the "
+                    f"{name} part; a context of {block_size} needs at least {block_size + 1}. "
+                    f"Give more text, or a smaller model.block_size"
+                )
+        train, validation = parts
+        return CausalBlocks(train, block_size, stride=1), CausalBlocks(validation, block_size, stride=1)
+
+    @classmethod
+    def prepare(
+        cls,
+        source: str | os.PathLike[str] | None,
+        folder: Path,
+        config: TrainConfig,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Corpus:
+        """Learn a tokenizer from a UTF-8 file (None: the Shakespeare that ships) and write its tokens to `folder`.
+
+        The file is read piece by piece. Errors: DataError, naming the file, if it is missing, empty or no UTF-8.
+        """
+        if source is None:
+            text = corpora.shakespeare()
+            tokenizer = _learn(iter([text]), config)
+            tokens = write_tokens(
+                folder / TOKENS, [tokenizer.encode_array(text)], tokenizer.vocab_size, tokenizer.fingerprint
+            )
+        else:
+            try:
+                tokenizer = _learn(read_chunks(source), config)
+            except DataError as error:
+                raise error if str(source) in str(error) else DataError(f"{source}: {error}") from None
+            tokens = tokenize_file(source, folder / TOKENS, tokenizer, progress=progress)
+        tokenizer.save(folder / FILE_NAME)
+        return cls(tokenizer, tokens, config.train_fraction)
+
+    @classmethod
+    def load(cls, folder: Path, config: TrainConfig) -> Corpus:
+        """What `prepare` left in `folder`. Errors: DataError if something is missing or does not fit together."""
+        tokenizer, tokens = load_tokenizer(folder / FILE_NAME), TokenFile(folder / TOKENS)
+        tokens.check_tokenizer(tokenizer)
+        return cls(tokenizer, tokens, config.train_fraction)
+
+
+def _learn(chunks: Any, config: TrainConfig) -> Tokenizer:
+    if config.tokenizer == "char":
+        return CharTokenizer.train(chunks)
+    return BPETokenizer.train(chunks, config.bpe_vocab_size)

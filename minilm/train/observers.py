@@ -1,0 +1,124 @@
+"""Observers: what is done around the training loop, each in a class of its own."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minilm.errors import CheckpointError
+from minilm.files import written_whole
+from minilm.generation import generate_text
+from minilm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from minilm.train.trainer import Trainer
+
+LOG = "log.jsonl"
+
+
+class Observer:
+    """Base: told of what happens, in the order in which it does; does nothing."""
+
+    def started(self, trainer: Trainer) -> None:
+        """Training begins, or goes on, at `trainer.progress.step`."""
+
+    def stepped(self, trainer: Trainer) -> None:
+        """A step was done, and its evaluation if one was due."""
+
+    def saved(self, trainer: Trainer) -> None:
+        """A checkpoint was written."""
+
+    def ended(self, trainer: Trainer) -> None:
+        """The last step was done, or the user interrupted (`trainer.interrupted`)."""
+
+
+class LogFile(Observer):
+    """Writes log.jsonl: one JSON object a line, every `log_every` steps and at each evaluation.
+
+    A resumed run first drops the lines beyond the checkpoint: those steps are done again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
+        self._file: Any = None
+
+    def started(self, trainer: Trainer) -> None:
+        """Open the file behind the lines that stay."""
+        kept = [line for line in read_log(self.path) if line["step"] <= trainer.progress.step]
+        with written_whole(self.path, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def stepped(self, trainer: Trainer) -> None:
+        """Write a line if one is due."""
+        p, config = trainer.progress, trainer.config
+        evaluated = p.step % config.eval_every == 0 or p.step == config.steps
+        if not evaluated and p.step % config.log_every:
+            return
+        line = {
+            "step": p.step,
+            "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
+            "learning_rate": p.learning_rate,
+            "gradient_norm": round(p.gradient_norm, 6),
+            "tokens_per_second": round(p.tokens_per_second, 1),
+            "seconds": round(p.seconds, 3),
+        }
+        if evaluated:
+            line["validation_loss"] = p.validation_loss
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def ended(self, trainer: Trainer) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last line that was cut short is left out. Errors: CheckpointError for another file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, text in enumerate(lines):
+        try:
+            line = json.loads(text)
+            line["step"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines) - 1:
+                break
+            raise CheckpointError(f"{path}: line {number + 1} is no log line: {text[:60]!r}") from None
+        found.append(line)
+    return found
+
+
+class Samples(Observer):
+    """Lets the model write a text every `sample_every` steps and at the end, and shows it.
+
+    Args:
+        show: called with the number of steps and the text.
+        prompt: what the texts begin with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, show: Callable[[int, str], None], prompt: str) -> None:
+        self.tokenizer, self.show, self.prompt = tokenizer, show, prompt
+
+    def stepped(self, trainer: Trainer) -> None:
+        """Write a text if one is due."""
+        p, config = trainer.progress, trainer.config
+        if config.sample_every and config.sample_length and (p.step % config.sample_every == 0 or p.step == p.steps):
+            self.show(p.step, self.text(trainer))
+
+    def text(self, trainer: Trainer) -> str:
+        """A text by the model as it is now; the same one every time."""
+        pieces = generate_text(
+            trainer.model,
+            self.tokenizer,
+            self.prompt,
+            trainer.config.sample_length,
+            temperature=0.8,
+            seed=trainer.config.seed,
+        )
+        return self.prompt + "".join(pieces)

@@ -1,0 +1,90 @@
+"""A run from a text to a folder: what `minilm train` and `minilm demo` do, without the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from minilm import random
+from minilm.errors import CheckpointError, ConfigError
+from minilm.models.gpt import GPT
+from minilm.train.checkpoint import FILE_NAME, read_config, resume, with_vocabulary
+from minilm.train.config import TrainConfig
+from minilm.train.corpus import Corpus
+from minilm.train.trainer import Trainer
+
+# What may differ between a run and its continuation without making it another run.
+_MAY_CHANGE = ("steps", "eval_every", "eval_batches", "sample_every", "sample_length", "checkpoint_every", "log_every")
+
+
+def new_run(
+    source: str | os.PathLike[str] | None,
+    folder: Path,
+    config: TrainConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Trainer, Corpus]:
+    """A trainer for a fresh run in `folder`, which is made; `source` None is the Shakespeare that ships.
+
+    Errors: CheckpointError if `folder` holds a run already, which is never overwritten; DataError for a
+    text that cannot be used; OSError for a folder that cannot be written.
+    """
+    if (folder / FILE_NAME).exists():
+        raise CheckpointError(
+            f"{folder}: holds a run already, which stays as it is; go on with it by --resume, or name another folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file, and a run needs a folder")
+    made = _make(folder)
+    try:
+        corpus = Corpus.prepare(source, folder, config, progress)
+        blocks = corpus.blocks(config.model.block_size)
+    except BaseException:
+        for name in ("tokenizer.json", "tokens.bin"):
+            (folder / name).unlink(missing_ok=True)
+        for path in made:  # the folders that were made for nothing
+            path.rmdir()
+        raise
+    config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
+    config.save(folder)
+    random.manual_seed(config.seed)
+    return Trainer(GPT(config.model), *blocks, config, folder), corpus
+
+
+def continued_run(folder: Path, settings: Mapping[str, Any]) -> tuple[Trainer, Corpus]:
+    """A trainer that goes on with the run in `folder`.
+
+    Args:
+        settings: changes of the configuration, of those that leave the run the same run: more steps, and how
+            often it is looked at.
+    Errors: CheckpointError, DataError for a folder that is no whole run; ConfigError for another change.
+    """
+    config = read_config(folder)
+    for key in settings:
+        if key not in _MAY_CHANGE:
+            raise ConfigError(
+                f"{key} cannot change when a run goes on, since it would be another run; {', '.join(_MAY_CHANGE)} can"
+            )
+    config = TrainConfig.from_dict({**config.to_dict(), **settings})
+    corpus = Corpus.load(folder, config)
+    trainer = Trainer(GPT(config.model), *corpus.blocks(config.model.block_size), config, folder)
+    resume(trainer, folder)
+    if trainer.progress.step >= config.steps:
+        raise ConfigError(
+            f"the run is at step {trainer.progress.step} of {config.steps}: there is nothing left to do; "
+            f"for more: --set steps={2 * config.steps}"
+        )
+    config.save(folder)
+    return trainer, corpus
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make `folder` and its parents; those that were not there, innermost first."""
+    missing = []
+    path = folder
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
