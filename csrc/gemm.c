@@ -195,28 +195,30 @@ static void multiply_block(block *x, bool share) {
     for (size_t i = 0; i < tasks; i++) multiply_task(x, i);
 }
 
-/* One product of the batch. K must not be 0. */
+/* One product of the batch. Where K is 0 there is one block of depth 0: its sums are 0. */
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
-    size_t blocks = parts(p->k, K_BLOCK), depth = parts(p->k, blocks);
+    size_t depth = p->k ? parts(p->k, parts(p->k, K_BLOCK)) : 0;
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER);
     size_t a_size = parts(rows, TILE_ROWS) * TILE_ROWS * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
     bool pack_b = p->m > FEW_ROWS || p->b_column != 1;
     /* whole cache lines for a, so that b's panels begin at one */
     size_t line = 64 / sizeof(real);
     a_size = parts(a_size, line) * line;
-    real *workspace = minilm_workspace((a_size + (pack_b ? b_size : 0)) * sizeof(real));
+    real *workspace = minilm_workspace((1 + a_size + (pack_b ? b_size : 0)) * sizeof(real));
     if (!workspace) return MINILM_NO_MEMORY;
 
     block x = {.p = p, .a = a, .b = b, .c = c, .a_panels = workspace, .b_panels = pack_b ? workspace + a_size : NULL};
     for (x.column = 0; x.column < p->n; x.column += SUPER)
-        for (x.row = 0; x.row < p->m; x.row += SUPER)
-            for (x.k = 0; x.k < p->k; x.k += depth) {
-                x.columns = smaller(SUPER, p->n - x.column);
-                x.rows = smaller(SUPER, p->m - x.row);
+        for (x.row = 0; x.row < p->m; x.row += SUPER) {
+            x.columns = smaller(SUPER, p->n - x.column);
+            x.rows = smaller(SUPER, p->m - x.row);
+            x.k = 0;
+            do {
                 x.depth = smaller(depth, p->k - x.k);
                 x.add = p->accumulate || x.k > 0;
                 multiply_block(&x, share);
-            }
+            } while ((x.k += depth) < p->k);
+        }
     return MINILM_OK;
 }
 

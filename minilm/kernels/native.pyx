@@ -13,6 +13,7 @@ from libc.stdint cimport uintptr_t
 
 import numpy as np
 
+from minilm.errors import BackendError
 from minilm.kernels import threads
 
 
@@ -73,7 +74,7 @@ cdef int choose_table() except -1:
     names = instruction_sets()
     wanted = os.environ.get("MINILM_CPU", "") or names[-1]
     if wanted not in names:
-        raise ImportError(f"MINILM_CPU={wanted}: this processor can run {', '.join(names)}")
+        raise BackendError(f"MINILM_CPU={wanted}: this processor can run {', '.join(names)}")
     kernels = tables[names.index(wanted)]
     return 0
 
