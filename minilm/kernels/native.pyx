@@ -169,7 +169,7 @@ def matmul(a, b, out=None, accumulate=False):
         multiply(elements(a), elements(b), Elements(out, True), False)
         return out
 
-    if out.dtype != a.dtype or out.shape != shape:
+    if out.dtype.char != a.dtype.char or out.shape != shape:
         raise ValueError(f"matmul: out is {out.dtype} {out.shape}, the product {a.dtype} {shape}")
     if not out.flags.writeable:
         raise ValueError("matmul: out is read-only")
