@@ -28,12 +28,13 @@
 #define TILE_VECS 2
 #endif
 #define TILE_COLUMNS (TILE_VECS * LANES)
+#define WIDE_VECS (4 * TILE_VECS)
 
 enum {
     K_BLOCK = 384 * 4 / sizeof(real), /* two panels of this length share the first-level cache */
     SUPER = 4096,                     /* rows of a, and columns of b, packed at a time: bounds the workspace */
     PANELS_PER_TASK = 4,              /* panels of a that meet each panel of b while it is in the cache */
-    FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be worth packing */
+    FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed beforehand */
 };
 
 /* Multiply-adds below which waking another thread costs more than it brings. */
@@ -46,8 +47,8 @@ typedef struct {
     real *c;
     size_t row, rows, column, columns, k, depth; /* the block: where it begins, and how large it is */
     bool add;                                    /* to what is in c already */
-    real *a_panels, *b_panels;                   /* packed; b_panels NULL: b is read where it lies */
-    size_t column_chunks;                        /* into which a task's columns are cut */
+    real *a_panels, *b_panels;                   /* packed; b_panels NULL: each where it is used */
+    size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -56,12 +57,20 @@ static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / par
 /* to[k][i] = from[i step + k k_step] for i < count, 0 for count <= i < width: one panel. */
 INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, size_t depth, ptrdiff_t step,
                        ptrdiff_t k_step) {
-    for (size_t k = 0; k < depth; k++, to += width, from += k_step) {
-        if (step == 1 && count == width)
-            memcpy(to, from, width * sizeof(real));
-        else
-            for (size_t i = 0; i < width; i++) to[i] = i < count ? from[(ptrdiff_t)i * step] : 0;
+    size_t i = 0, k;
+    if (step == 1 && count == width) {
+        for (k = 0; k < depth; k++) memcpy(to + k * width, from + (ptrdiff_t)k * k_step, width * sizeof(real));
+        return;
     }
+    if (k_step == 1) /* each i's numbers lie side by side: squares of 4 x 4 are transposed in registers */
+        for (; i + 4 <= count; i += 4) {
+            for (k = 0; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + i, width, from + (ptrdiff_t)i * step + k, step);
+            for (; k < depth; k++)
+                for (size_t j = i; j < i + 4; j++) to[k * width + j] = from[(ptrdiff_t)j * step + (ptrdiff_t)k];
+        }
+    for (k = 0; k < depth; k++)
+        for (size_t j = i; j < width; j++)
+            to[k * width + j] = j < count ? from[(ptrdiff_t)j * step + (ptrdiff_t)k * k_step] : 0;
 }
 
 static void pack_a_panel(const block *x, size_t panel) {
@@ -78,32 +87,32 @@ static void pack_b_panel(const block *x, size_t panel) {
                x->depth, x->p->b_column, x->p->b_k);
 }
 
-/* c (rows, columns) = or += a's panel (depth, TILE_ROWS) transposed times b's panel (depth, TILE_COLUMNS).
- * `rows` is a constant wherever this is called, so that the accumulators are registers. */
-INLINE void tile(int rows, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c,
-                 ptrdiff_t c_row, bool add) {
-    vec sum[TILE_ROWS][TILE_VECS];
+/* c (rows, columns) = or += a's panel (depth, TILE_ROWS) transposed times b (depth, vecs LANES), whose rows are
+ * b_k apart. `rows` and `vecs` are constants wherever this is called, so that the sums stay in registers. */
+INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k,
+                 real *c, ptrdiff_t c_row, bool add) {
+    vec sum[TILE_ROWS][WIDE_VECS];
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++)
-#pragma GCC unroll 3
-        for (int v = 0; v < TILE_VECS; v++) sum[i][v] = vec_zero();
+#pragma GCC unroll 12
+        for (int v = 0; v < vecs; v++) sum[i][v] = vec_zero();
 
     for (size_t k = 0; k < depth; k++, a += TILE_ROWS, b += b_k) {
-        vec b_row[TILE_VECS];
-#pragma GCC unroll 3
-        for (int v = 0; v < TILE_VECS; v++) b_row[v] = vec_load(b + v * LANES);
+        vec b_row[WIDE_VECS];
+#pragma GCC unroll 12
+        for (int v = 0; v < vecs; v++) b_row[v] = vec_load(b + v * LANES);
 #pragma GCC unroll 14
         for (int i = 0; i < rows; i++) {
             vec a_i = vec_all(a[i]);
-#pragma GCC unroll 3
-            for (int v = 0; v < TILE_VECS; v++) sum[i][v] = vec_fma(a_i, b_row[v], sum[i][v]);
+#pragma GCC unroll 12
+            for (int v = 0; v < vecs; v++) sum[i][v] = vec_fma(a_i, b_row[v], sum[i][v]);
         }
     }
 
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++, c += c_row) {
-#pragma GCC unroll 3
-        for (int v = 0; v < TILE_VECS; v++) {
+#pragma GCC unroll 12
+        for (int v = 0; v < vecs; v++) {
             real *to = c + v * LANES;
             size_t left = columns > (size_t)(v * LANES) ? columns - (size_t)(v * LANES) : 0;
             if (left >= LANES)
@@ -116,9 +125,9 @@ INLINE void tile(int rows, size_t columns, size_t depth, const real *a, const re
 
 static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c,
                     ptrdiff_t c_row, bool add) {
-#define ROWS(n)                                                 \
-    case n:                                                     \
-        tile(n, columns, depth, a, b, b_k, c, c_row, add); \
+#define ROWS(n)                                                       \
+    case n:                                                           \
+        tile(n, TILE_VECS, columns, depth, a, b, b_k, c, c_row, add); \
         break;
     switch (rows) {
         ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
@@ -132,29 +141,36 @@ static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, co
 #undef ROWS
 }
 
+/* One row has too few sums to keep the multipliers busy: it takes the columns of several tiles at once. */
+static void wide_tile(size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c, bool add) {
+    tile(1, WIDE_VECS, WIDE_VECS * LANES, depth, a, b, b_k, c, 0, add);
+}
+
 /* The tiles of some panels of a with some panels of b. */
 static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b_from, size_t b_to) {
+    const minilm_product *p = x->p;
+    real packed[K_BLOCK * TILE_COLUMNS] __attribute__((aligned(64)));
     for (size_t j = b_from; j < b_to; j++) {
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
-        const real *b;
-        ptrdiff_t b_k;
-        real last[K_BLOCK * TILE_COLUMNS] __attribute__((aligned(64)));
+        const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
+        ptrdiff_t b_k = p->b_k;
         if (x->b_panels) {
             b = x->b_panels + column * x->depth;
             b_k = TILE_COLUMNS;
-        } else {
-            b = x->b + (ptrdiff_t)x->k * x->p->b_k + (ptrdiff_t)(x->column + column);
-            b_k = x->p->b_k;
-            if (columns < TILE_COLUMNS) { /* a full row of the tile would reach beyond b's end */
-                pack_panel(last, b, TILE_COLUMNS, columns, x->depth, 1, b_k);
-                b = last;
-                b_k = TILE_COLUMNS;
-            }
+        } else if (x->rows == 1 && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
+                   b_to - j >= WIDE_VECS / TILE_VECS) {
+            wide_tile(x->depth, x->a_panels, b, b_k, x->c + (ptrdiff_t)x->row * p->c_row + x->column + column, x->add);
+            j += WIDE_VECS / TILE_VECS - 1;
+            continue;
+        } else if (p->b_column != 1 || columns < TILE_COLUMNS) {
+            pack_panel(packed, b, TILE_COLUMNS, columns, x->depth, p->b_column, b_k);
+            b = packed;
+            b_k = TILE_COLUMNS;
         }
         for (size_t i = a_from; i < a_to; i++) {
             size_t row = i * TILE_ROWS, rows = smaller(x->rows - row, TILE_ROWS);
-            real *c = x->c + (ptrdiff_t)(x->row + row) * x->p->c_row + (ptrdiff_t)(x->column + column);
-            tile_of(rows, columns, x->depth, x->a_panels + row * x->depth, b, b_k, c, x->p->c_row, x->add);
+            real *c = x->c + (ptrdiff_t)(x->row + row) * p->c_row + (ptrdiff_t)(x->column + column);
+            tile_of(rows, columns, x->depth, x->a_panels + row * x->depth, b, b_k, c, p->c_row, x->add);
         }
     }
 }
@@ -173,19 +189,19 @@ static void pack_task(void *context, size_t index) {
 static void multiply_task(void *context, size_t index) {
     const block *x = context;
     size_t a_panels = parts(x->rows, TILE_ROWS), b_panels = parts(x->columns, TILE_COLUMNS);
-    size_t i = index / x->column_chunks * PANELS_PER_TASK, chunk = index % x->column_chunks;
-    multiply_panels(x, i, smaller(a_panels, i + PANELS_PER_TASK), b_panels * chunk / x->column_chunks,
-                    b_panels * (chunk + 1) / x->column_chunks);
+    size_t i = index / x->column_chunks, j = index % x->column_chunks;
+    multiply_panels(x, a_panels * i / x->row_chunks, a_panels * (i + 1) / x->row_chunks,
+                    b_panels * j / x->column_chunks, b_panels * (j + 1) / x->column_chunks);
 }
 
 /* One block, with the help of other threads or without. */
 static void multiply_block(block *x, bool share) {
     size_t a_panels = parts(x->rows, TILE_ROWS), b_panels = parts(x->columns, TILE_COLUMNS);
-    size_t packed = a_panels + (x->b_panels ? b_panels : 0);
-    size_t row_chunks = parts(a_panels, PANELS_PER_TASK);
-    size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough tasks to even out a slow thread */
-    x->column_chunks = smaller(parts(wanted, row_chunks), b_panels);
-    size_t pack_tasks = parts(packed, PANELS_PER_TASK), tasks = row_chunks * x->column_chunks;
+    size_t pack_tasks = parts(a_panels + (x->b_panels ? b_panels : 0), PANELS_PER_TASK);
+    size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
+    x->row_chunks = parts(a_panels, PANELS_PER_TASK);
+    x->column_chunks = smaller(parts(wanted, x->row_chunks), b_panels);
+    size_t tasks = x->row_chunks * x->column_chunks;
     if (share) {
         minilm_parallel(pack_tasks, pack_task, x);
         minilm_parallel(tasks, multiply_task, x);
@@ -200,7 +216,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     size_t depth = p->k ? parts(p->k, parts(p->k, K_BLOCK)) : 0;
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER);
     size_t a_size = parts(rows, TILE_ROWS) * TILE_ROWS * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
-    bool pack_b = p->m > FEW_ROWS || p->b_column != 1;
+    bool pack_b = p->m > FEW_ROWS;
     /* whole cache lines for a, so that b's panels begin at one */
     size_t line = 64 / sizeof(real);
     a_size = parts(a_size, line) * line;

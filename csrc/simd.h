@@ -147,6 +147,29 @@ INLINE void vec_store_first(real *p, vec v, size_t n) {
 #endif
 }
 
+/* to[j][i] = from[i][j] for i, j < 4; rows of `to` are `to_row` apart, those of `from` `from_row`. */
+INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t from_row) {
+    typedef real four __attribute__((vector_size(4 * sizeof(real))));
+#ifdef __clang__
+#define PICK(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
+#else
+    typedef integer four_integers __attribute__((vector_size(4 * sizeof(real))));
+#define PICK(x, y, a, b, c, d) __builtin_shuffle(x, y, (four_integers){a, b, c, d})
+#endif
+    four row[4], pair[4];
+    for (int i = 0; i < 4; i++) memcpy(&row[i], from + i * from_row, sizeof row[i]);
+    pair[0] = PICK(row[0], row[1], 0, 4, 1, 5);
+    pair[1] = PICK(row[2], row[3], 0, 4, 1, 5);
+    pair[2] = PICK(row[0], row[1], 2, 6, 3, 7);
+    pair[3] = PICK(row[2], row[3], 2, 6, 3, 7);
+    for (int j = 0; j < 4; j += 2) {
+        four even = PICK(pair[j], pair[j + 1], 0, 1, 4, 5), odd = PICK(pair[j], pair[j + 1], 2, 3, 6, 7);
+        memcpy(to + (size_t)j * to_row, &even, sizeof even);
+        memcpy(to + (size_t)(j + 1) * to_row, &odd, sizeof odd);
+    }
+#undef PICK
+}
+
 /* The sum of all lanes, by halves: lane i + lane (i + LANES/2), and so on. */
 INLINE real vec_sum(vec v) {
     real lane[LANES];
