@@ -6,6 +6,7 @@ the same, and Numba serves; MINILM_REQUIRE_NATIVE=1 makes that an error.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import runpy
@@ -20,6 +21,8 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = runpy.run_path(str(ROOT / "minilm/kernels/sources.py"))
+
+REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
 NUMERIC = ("gemm", "softmax", "peak")  # compiled once per instruction set and element type
 SHARED = ("pool", "cpu")
@@ -39,7 +42,7 @@ FLAGS = ["-std=gnu11", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fvisibili
 def instruction_sets() -> dict[str, list[str]]:
     """The instruction sets to compile for, slowest first, and the flags of each."""
     flags = f"{os.environ.get('ARCHFLAGS', '')} {sysconfig.get_config_var('CFLAGS') or ''}".split()
-    wanted = {value for option, value in zip(flags, flags[1:]) if option == "-arch"}  # macOS: one file for both
+    wanted = {value for option, value in itertools.pairwise(flags) if option == "-arch"}  # macOS: one file for both
     if {"x86_64", "arm64"} <= wanted:
         only = {name: [w for f in flags for w in ("-Xarch_x86_64", f)] for name, flags in X86_64.items()}
         return {**only, **AARCH64}
@@ -48,24 +51,30 @@ def instruction_sets() -> dict[str, list[str]]:
 
 
 class BuildNative(build_ext):
-    """build_ext that compiles csrc/ into one folder per instruction set, and may fail without failing the install."""
+    """Compiles csrc/ into one folder per instruction set, unless the binary there has these sources' fingerprint."""
 
     def build_extension(self, ext: Extension) -> None:
+        fingerprint = SOURCES["source_hash"]()
+        target = Path(self.get_ext_fullpath(ext.name))
+        if target.exists() and fingerprint.encode() in target.read_bytes() and not self.force:
+            return
         try:
             if sys.maxsize < 2**32:
                 raise CompileError("a 64-bit Python is needed")
-            if self.force or self._out_of_date(ext):
-                ext.extra_objects = self._compile_csrc()
-                self.force = True  # setuptools compares times with the Cython module's sources only
-                ext.define_macros = [("MINILM_SOURCE_HASH", f'"{SOURCES["source_hash"]()}"')]
+            ext.extra_objects = self._compile_csrc()
+            ext.define_macros = [("MINILM_SOURCE_HASH", f'"{fingerprint}"')]
+            self.force = True  # setuptools would only compare the times of the Cython module
             super().build_extension(ext)
         except Exception as error:
-            self._without(ext, error)
+            if REQUIRED:
+                raise CompileError(f"MINILM_REQUIRE_NATIVE is set, and the native backend failed: {error}") from error
+            target.unlink(missing_ok=True)  # an older one would serve older sources
+            _say(f"minilm: installed WITHOUT its C part, Numba serves instead ({' '.join(str(error).split())})")
 
-    def _out_of_date(self, ext: Extension) -> bool:
-        target = Path(self.get_ext_fullpath(ext.name))
-        newest = max(path.stat().st_mtime for path in [*SOURCES["source_files"](), ROOT / "minilm/kernels/sources.py"])
-        return not target.exists() or target.stat().st_mtime < newest
+    def copy_extensions_to_source(self) -> None:
+        for ext in self.extensions:
+            Path(ROOT, self.get_ext_filename(ext.name)).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
 
     def _compile_csrc(self) -> list[str]:
         jobs = [(["table"], name, "", flags) for name, flags in instruction_sets().items()]
@@ -88,12 +97,6 @@ class BuildNative(build_ext):
             depends=[str(path) for path in (ROOT / "csrc").glob("*.h")],
         )
 
-    def _without(self, ext: Extension, error: Exception) -> None:
-        if os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0"):
-            raise CompileError(f"MINILM_REQUIRE_NATIVE is set, and the native backend failed: {error}") from error
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # an older one would serve older sources
-        _say(f"minilm: installed WITHOUT its C part, Numba serves instead ({' '.join(str(error).split())})")
-
 
 def _say(line: str) -> None:
     """Print where it is seen: pip hides what a build prints, but not the terminal itself."""
@@ -114,7 +117,7 @@ setup(
             include_dirs=["csrc"],
             extra_compile_args=["-std=gnu11", "-O2", "-pthread"],
             extra_link_args=["-pthread"],
-            optional=True,
+            optional=not REQUIRED,
         )
     ],
     cmdclass={"build_ext": BuildNative},

@@ -58,19 +58,28 @@ static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / par
 INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, size_t depth, ptrdiff_t step,
                        ptrdiff_t k_step) {
     size_t i = 0, k;
-    if (step == 1 && count == width) {
-        for (k = 0; k < depth; k++) memcpy(to + k * width, from + (ptrdiff_t)k * k_step, width * sizeof(real));
+    if (step == 1) {
+        for (k = 0; k < depth; k++, to += width, from += k_step) {
+            if (count == width)
+                memcpy(to, from, width * sizeof(real));
+            else
+                for (i = 0; i < width; i++) to[i] = i < count ? from[i] : 0;
+        }
         return;
     }
-    if (k_step == 1) /* each i's numbers lie side by side: squares of 4 x 4 are transposed in registers */
-        for (; i + 4 <= count; i += 4) {
-            for (k = 0; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + i, width, from + (ptrdiff_t)i * step + k, step);
+    /* Where each i's numbers lie side by side, squares of 4 x 4 are transposed in registers; the last four
+     * i may overlap those before. */
+    if (k_step == 1 && count >= 4)
+        for (; i < count; i = i + 4 <= count ? i + 4 : count) {
+            size_t first = smaller(i, count - 4);
+            const real *row = from + (ptrdiff_t)first * step;
+            for (k = 0; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + first, width, row + k, step);
             for (; k < depth; k++)
-                for (size_t j = i; j < i + 4; j++) to[k * width + j] = from[(ptrdiff_t)j * step + (ptrdiff_t)k];
+                for (size_t j = 0; j < 4; j++) to[k * width + first + j] = row[(ptrdiff_t)j * step + (ptrdiff_t)k];
         }
-    for (k = 0; k < depth; k++)
-        for (size_t j = i; j < width; j++)
-            to[k * width + j] = j < count ? from[(ptrdiff_t)j * step + (ptrdiff_t)k * k_step] : 0;
+    for (; i < width; i++)
+        for (k = 0; k < depth; k++)
+            to[k * width + i] = i < count ? from[(ptrdiff_t)i * step + (ptrdiff_t)k * k_step] : 0;
 }
 
 static void pack_a_panel(const block *x, size_t panel) {
