@@ -3,7 +3,7 @@
  * The plan is Goto's (Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication"):
  *
  *   1. K is cut into blocks of at most K_BLOCK, the same cut for every M, N and number of threads.
- *   2. For each block, a and b are packed: copied into panels of TILE_ROWS rows of a and TILE_COLUMNS columns
+ *   2. For each block, a and b are packed: copied into panels of at most TILE_ROWS rows of a and TILE_COLUMNS columns
  *      of b, in the very order in which step 3 reads them. Any strides, hence any transposes, end here.
  *   3. A tile of c, TILE_ROWS x TILE_COLUMNS, stays in registers while k runs over the block: each step
  *      loads one row of b's panel and multiplies it by each of a's TILE_ROWS numbers.
@@ -46,6 +46,7 @@ typedef struct {
     const real *a, *b;
     real *c;
     size_t row, rows, column, columns, k, depth; /* the block: where it begins, and how large it is */
+    size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
     bool add;                                    /* to what is in c already */
     real *a_panels, *b_panels;                   /* packed; b_panels NULL: each where it is used */
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
@@ -57,36 +58,34 @@ static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / par
 /* to[k][i] = from[i step + k k_step] for i < count, 0 for count <= i < width: one panel. */
 INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, size_t depth, ptrdiff_t step,
                        ptrdiff_t k_step) {
-    size_t i = 0, k;
-    if (step == 1) {
-        for (k = 0; k < depth; k++, to += width, from += k_step) {
-            if (count == width)
-                memcpy(to, from, width * sizeof(real));
-            else
-                for (i = 0; i < width; i++) to[i] = i < count ? from[i] : 0;
-        }
-        return;
-    }
-    /* Where each i's numbers lie side by side, squares of 4 x 4 are transposed in registers; the last four
-     * i may overlap those before. */
-    if (k_step == 1 && count >= 4)
-        for (; i < count; i = i + 4 <= count ? i + 4 : count) {
-            size_t first = smaller(i, count - 4);
+    size_t packed = 0;
+    if (step == 1 && count >= 4) { /* four i at a time, the last four perhaps over again */
+        for (size_t k = 0; k < depth; k++)
+            for (size_t i = 0; i < count; i += 4) {
+                size_t first = smaller(i, count - 4);
+                memcpy(to + k * width + first, from + (ptrdiff_t)k * k_step + first, 4 * sizeof(real));
+            }
+        packed = count;
+    } else if (k_step == 1 && count >= 4) { /* likewise, squares of 4 x 4 transposed in registers */
+        for (size_t i = 0; i < count; i += 4) {
+            size_t first = smaller(i, count - 4), k = 0;
             const real *row = from + (ptrdiff_t)first * step;
-            for (k = 0; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + first, width, row + k, step);
+            for (; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + first, width, row + k, step);
             for (; k < depth; k++)
                 for (size_t j = 0; j < 4; j++) to[k * width + first + j] = row[(ptrdiff_t)j * step + (ptrdiff_t)k];
         }
-    for (; i < width; i++)
-        for (k = 0; k < depth; k++)
+        packed = count;
+    }
+    for (size_t i = packed; i < width; i++)
+        for (size_t k = 0; k < depth; k++)
             to[k * width + i] = i < count ? from[(ptrdiff_t)i * step + (ptrdiff_t)k * k_step] : 0;
 }
 
+/* A panel of a is as wide as it has rows: there is nothing to fill up. */
 static void pack_a_panel(const block *x, size_t panel) {
-    size_t row = panel * TILE_ROWS;
+    size_t row = panel * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
     const real *from = x->a + (ptrdiff_t)(x->row + row) * x->p->a_row + (ptrdiff_t)x->k * x->p->a_k;
-    pack_panel(x->a_panels + row * x->depth, from, TILE_ROWS, smaller(x->rows - row, TILE_ROWS), x->depth,
-               x->p->a_row, x->p->a_k);
+    pack_panel(x->a_panels + row * x->depth, from, rows, rows, x->depth, x->p->a_row, x->p->a_k);
 }
 
 static void pack_b_panel(const block *x, size_t panel) {
@@ -96,7 +95,7 @@ static void pack_b_panel(const block *x, size_t panel) {
                x->depth, x->p->b_column, x->p->b_k);
 }
 
-/* c (rows, columns) = or += a's panel (depth, TILE_ROWS) transposed times b (depth, vecs LANES), whose rows are
+/* c (rows, columns) = or += a's panel (depth, rows) transposed times b (depth, vecs LANES), whose rows are
  * b_k apart. `rows` and `vecs` are constants wherever this is called, so that the sums stay in registers. */
 INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k,
                  real *c, ptrdiff_t c_row, bool add) {
@@ -106,7 +105,7 @@ INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a
 #pragma GCC unroll 12
         for (int v = 0; v < vecs; v++) sum[i][v] = vec_zero();
 
-    for (size_t k = 0; k < depth; k++, a += TILE_ROWS, b += b_k) {
+    for (size_t k = 0; k < depth; k++, a += rows, b += b_k) {
         vec b_row[WIDE_VECS];
 #pragma GCC unroll 12
         for (int v = 0; v < vecs; v++) b_row[v] = vec_load(b + v * LANES);
@@ -177,7 +176,7 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
             b_k = TILE_COLUMNS;
         }
         for (size_t i = a_from; i < a_to; i++) {
-            size_t row = i * TILE_ROWS, rows = smaller(x->rows - row, TILE_ROWS);
+            size_t row = i * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
             real *c = x->c + (ptrdiff_t)(x->row + row) * p->c_row + (ptrdiff_t)(x->column + column);
             tile_of(rows, columns, x->depth, x->a_panels + row * x->depth, b, b_k, c, p->c_row, x->add);
         }
@@ -186,7 +185,7 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
 
 static void pack_task(void *context, size_t index) {
     const block *x = context;
-    size_t a_panels = parts(x->rows, TILE_ROWS), b_panels = x->b_panels ? parts(x->columns, TILE_COLUMNS) : 0;
+    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = x->b_panels ? parts(x->columns, TILE_COLUMNS) : 0;
     for (size_t i = index * PANELS_PER_TASK; i < (index + 1) * PANELS_PER_TASK; i++) {
         if (i < a_panels)
             pack_a_panel(x, i);
@@ -197,7 +196,7 @@ static void pack_task(void *context, size_t index) {
 
 static void multiply_task(void *context, size_t index) {
     const block *x = context;
-    size_t a_panels = parts(x->rows, TILE_ROWS), b_panels = parts(x->columns, TILE_COLUMNS);
+    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = parts(x->columns, TILE_COLUMNS);
     size_t i = index / x->column_chunks, j = index % x->column_chunks;
     multiply_panels(x, a_panels * i / x->row_chunks, a_panels * (i + 1) / x->row_chunks,
                     b_panels * j / x->column_chunks, b_panels * (j + 1) / x->column_chunks);
@@ -205,7 +204,7 @@ static void multiply_task(void *context, size_t index) {
 
 /* One block, with the help of other threads or without. */
 static void multiply_block(block *x, bool share) {
-    size_t a_panels = parts(x->rows, TILE_ROWS), b_panels = parts(x->columns, TILE_COLUMNS);
+    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = parts(x->columns, TILE_COLUMNS);
     size_t pack_tasks = parts(a_panels + (x->b_panels ? b_panels : 0), PANELS_PER_TASK);
     size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
     x->row_chunks = parts(a_panels, PANELS_PER_TASK);
@@ -224,7 +223,7 @@ static void multiply_block(block *x, bool share) {
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
     size_t depth = p->k ? parts(p->k, parts(p->k, K_BLOCK)) : 0;
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER);
-    size_t a_size = parts(rows, TILE_ROWS) * TILE_ROWS * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
+    size_t a_size = rows * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
     bool pack_b = p->m > FEW_ROWS;
     /* whole cache lines for a, so that b's panels begin at one */
     size_t line = 64 / sizeof(real);
@@ -237,6 +236,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
         for (x.row = 0; x.row < p->m; x.row += SUPER) {
             x.columns = smaller(SUPER, p->n - x.column);
             x.rows = smaller(SUPER, p->m - x.row);
+            x.panel_rows = parts(x.rows, parts(x.rows, TILE_ROWS)); /* 128 rows: 9 x 13 + 11, not 9 x 14 + 2 */
             x.k = 0;
             do {
                 x.depth = smaller(depth, p->k - x.k);

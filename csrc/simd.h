@@ -26,9 +26,13 @@
 #ifdef MINILM_DOUBLE
 typedef double real;
 typedef int64_t integer;
+#define MANTISSA_BITS 52
+#define EXPONENT_BIAS 1023
 #else
 typedef float real;
 typedef int32_t integer;
+#define MANTISSA_BITS 23
+#define EXPONENT_BIAS 127
 #endif
 
 #if !defined(MINILM_PORTABLE) && defined(__AVX512F__)
@@ -172,19 +176,41 @@ INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t f
 
 /* The sum of all lanes, by halves: lane i + lane (i + LANES/2), and so on. */
 INLINE real vec_sum(vec v) {
+#if VEC_BYTES == 64
+    return MM(reduce_add)(v);
+#else
     real lane[LANES];
     vec_store(lane, v);
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
     return lane[0];
+#endif
 }
 
 INLINE real vec_greatest(vec v) {
+#if VEC_BYTES == 64
+    return MM(reduce_max)(v);
+#else
     real lane[LANES];
     vec_store(lane, v);
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; i++) lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
     return lane[0];
+#endif
+}
+
+/* v 2^n for whole n, rounded once where the result is below the smallest normal number. */
+INLINE vec vec_times_power_of_two(vec v, vec n) {
+#if VEC_BYTES == 64
+    return MM(scalef)(v, n);
+#else
+    /* Adding 1.5 2^MANTISSA_BITS leaves n in the lowest bits. By two factors, since 2^n itself may be too small. */
+    const vec shift = vec_all((real)1.5 * (real)((integer)1 << MANTISSA_BITS));
+    ivec whole = (ivec)(n + shift) - (ivec)shift, half = whole >> 1;
+    vec first = (vec)((half + EXPONENT_BIAS) << MANTISSA_BITS);
+    vec second = (vec)((whole - half + EXPONENT_BIAS) << MANTISSA_BITS);
+    return v * first * second;
+#endif
 }
 
 #endif

@@ -12,15 +12,11 @@
 enum { WORTH_SHARING = 1 << 15, ELEMENTS_PER_TASK = 1 << 13 };
 
 #ifdef MINILM_DOUBLE
-#define EXPONENT_BITS 52 /* where the exponent begins */
-#define EXPONENT_BIAS 1023
 #define LOWEST (-746.0) /* e^x rounds to 0 from here on */
 #define LN2_HIGH 6.93145751953125e-1
 #define LN2_LOW 1.42860682030941723212e-6
 #define TERMS 13
 #else
-#define EXPONENT_BITS 23
-#define EXPONENT_BIAS 127
 #define LOWEST (-104.0f)
 #define LN2_HIGH 0.693359375f
 #define LN2_LOW (-2.12194440e-4f)
@@ -33,8 +29,6 @@ static const real INVERSE_FACTORIAL[] = {
     1.0 / 40320.0, 1.0 / 362880.0, 1.0 / 3628800.0, 1.0 / 39916800.0, 1.0 / 479001600.0, 1.0 / 6227020800.0,
 };
 
-INLINE vec power_of_two(ivec n) { return (vec)((n + EXPONENT_BIAS) << EXPONENT_BITS); }
-
 /* e^x for x <= 0 (and NaN), to about one unit in the last place, subnormal results included.
  *
  *     x = n ln 2 + r,  |r| <= ln 2 / 2:     e^x = 2^n e^r,     e^r = 1 + r + r^2 (1/2! + r/3! + ...)
@@ -42,11 +36,9 @@ INLINE vec power_of_two(ivec n) { return (vec)((n + EXPONENT_BIAS) << EXPONENT_B
  * ln 2 is split in two so that n LN2_HIGH is exact (Cody & Waite 1980). */
 INLINE vec vec_exp(vec x) {
     x = vec_max(vec_all(LOWEST), x);
-    /* adding 1.5 * 2^(EXPONENT_BITS) pushes the fraction out of the mantissa: what is left is x / ln 2, rounded */
-    const vec shift = vec_all((real)1.5 * (real)((integer)1 << EXPONENT_BITS));
-    vec shifted = vec_fma(x, vec_all((real)1.44269504088896340736), shift);
-    vec n = shifted - shift;
-    ivec whole = (ivec)shifted - (ivec)shift;
+    /* adding and taking away 1.5 2^MANTISSA_BITS pushes the fraction out of the mantissa: x / ln 2, rounded */
+    const vec shift = vec_all((real)1.5 * (real)((integer)1 << MANTISSA_BITS));
+    vec n = vec_fma(x, vec_all((real)1.44269504088896340736), shift) - shift;
     vec r = vec_fma(n, vec_all(-LN2_HIGH), x);
     r = vec_fma(n, vec_all(-LN2_LOW), r);
 
@@ -54,10 +46,7 @@ INLINE vec vec_exp(vec x) {
 #pragma GCC unroll 13
     for (int i = TERMS - 3; i >= 0; i--) series = vec_fma(series, r, vec_all(INVERSE_FACTORIAL[i]));
     vec e = vec_fma(r * r, series, r) + (real)1;
-
-    /* by two factors, since 2^n itself may be below the smallest normal number */
-    ivec half = whole >> 1;
-    return e * power_of_two(half) * power_of_two(whole - half);
+    return vec_times_power_of_two(e, n);
 }
 
 static void softmax_row(size_t columns, const real *x, real *y) {
