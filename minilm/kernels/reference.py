@@ -321,7 +321,8 @@ def square_sum(x: Array) -> float:
     xp = array_module(x)
     flat = x.reshape(-1)
     total = 0.0
-    for start in range(0, flat.size, 16384):  # a part that stays in the cache while it is converted
-        part = flat[start : start + 16384].astype(xp.float64)
+    # Parts that stay in the cache while they are converted, and too short for OpenBLAS to wake its threads.
+    for start in range(0, flat.size, 8192):
+        part = flat[start : start + 8192].astype(xp.float64)
         total += float(part @ part)
     return total
