@@ -9,6 +9,7 @@ import numpy as np
 
 from minilm.device import array_module
 from minilm.errors import DataError, ShapeError
+from minilm.ops.joining import stack
 from minilm.tensor import Tensor
 
 
@@ -21,8 +22,9 @@ def default_collate(items: Sequence[Any]) -> Any:
       a list: each of collated fields;
     - strings and bytes stay as they are.
 
-    Errors: ShapeError if shapes or lengths differ; DataError for what cannot be collated, for
-    Tensors that require grad (where PyTorch records a stack), or no items.
+    Gradients flow through the batch to Tensors that require them.
+
+    Errors: ShapeError if shapes or lengths differ; DataError for what cannot be collated, or no items.
     """
     if not items:
         raise DataError("default_collate: there are no items")
@@ -54,10 +56,7 @@ def _collate_sequences(items: Sequence[Any]) -> Any:
 
 def _collate_tensors(items: Sequence[Any]) -> Any:
     if any(item.requires_grad for item in items):
-        raise DataError(
-            "default_collate: an item requires grad, and a batch would lose its gradient; "
-            "detach() it, or give a collate_fn that stacks with minilm.stack"
-        )
+        return stack(items)
     return Tensor(_stacked([item.array for item in items]))
 
 

@@ -64,10 +64,12 @@ def test_tensors_are_stacked() -> None:
     np.testing.assert_array_equal(batch.array, np.stack([row.array for row in rows]), strict=True)
 
 
-def test_gradients_are_not_dropped() -> None:
+def test_gradients_flow_through_the_batch() -> None:
     rows = [Tensor(np.zeros(3)), Tensor(np.zeros(3), requires_grad=True)]
-    with pytest.raises(DataError, match="requires grad"):
-        default_collate(rows)
+    batch = default_collate(rows)
+    (batch * Tensor(np.arange(6.0).reshape(2, 3))).sum().backward()
+    assert rows[1].grad is not None
+    np.testing.assert_array_equal(rows[1].grad.array, [3, 4, 5])
 
 
 @pytest.mark.parametrize(
