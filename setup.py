@@ -69,7 +69,7 @@ class BuildNative(build_ext):
             if REQUIRED:
                 raise CompileError(f"MINILM_REQUIRE_NATIVE is set, and the native backend failed: {error}") from error
             target.unlink(missing_ok=True)  # an older one would serve older sources
-            _say(f"minilm: installed WITHOUT its C part, Numba serves instead ({' '.join(str(error).split())})")
+            _say(f"minilm: installed WITHOUT its C part, Numba serves instead ({' '.join(str(error).split())[:200]})")
 
     def copy_extensions_to_source(self) -> None:
         for ext in self.extensions:

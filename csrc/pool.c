@@ -53,11 +53,20 @@ static void take_tasks(void) {
     while ((i = atomic_fetch_add(&pool.next, 1)) < pool.tasks) pool.task(pool.context, i);
 }
 
+/* The i-th wait of a loop. Whoever is waited for may in turn be waiting for this very processor: now and then
+ * it is offered to others. */
+static void wait_a_little(int i) {
+    if (i % 32 == 31)
+        sched_yield();
+    else
+        PAUSE();
+}
+
 /* Wait for another round than `seen`: awake for a moment, then asleep. */
 static unsigned next_round(unsigned seen) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load(&pool.round) != seen) return atomic_load(&pool.round);
-        PAUSE();
+        wait_a_little(i);
     }
     pthread_mutex_lock(&pool.sleep);
     atomic_fetch_add(&pool.asleep, 1);
@@ -101,7 +110,7 @@ void minilm_parallel(size_t tasks, void (*task)(void *, size_t), void *context) 
         return;
     }
     hire(threads - 1);
-    while (atomic_load(&pool.gate) != CLOSED) PAUSE(); /* one who came too late is just leaving */
+    for (int i = 0; atomic_load(&pool.gate) != CLOSED; i++) wait_a_little(i); /* one who came too late is leaving */
     pool.task = task;
     pool.context = context;
     pool.tasks = tasks;
@@ -115,12 +124,7 @@ void minilm_parallel(size_t tasks, void (*task)(void *, size_t), void *context) 
     }
     take_tasks();
     atomic_fetch_or(&pool.gate, CLOSED);
-    for (int i = 0; atomic_load(&pool.gate) != CLOSED; i++) {
-        if (i < SPINS)
-            PAUSE();
-        else
-            sched_yield(); /* the one who is inside may be waiting for this very processor */
-    }
+    for (int i = 0; atomic_load(&pool.gate) != CLOSED; i++) wait_a_little(i);
     pthread_mutex_unlock(&pool.owner);
 }
 

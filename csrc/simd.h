@@ -131,10 +131,27 @@ INLINE vec vec_max(vec a, vec b) {
 #endif
 }
 
+#if VEC_BYTES == 64
+INLINE lane_mask vec_mask(size_t n) { return (lane_mask)((1u << n) - 1); }
+#elif VEC_BYTES == 32
+/* All bits in the first n lanes: the end of a row of ones followed by zeros. */
+INLINE __m256i vec_mask(size_t n) {
+    static const integer ones_zeros[2 * LANES] = {
+        -1, -1, -1, -1,
+#ifndef MINILM_DOUBLE
+        -1, -1, -1, -1,
+#endif
+    };
+    return _mm256_loadu_si256((const __m256i *)(ones_zeros + LANES - n));
+}
+#endif
+
 /* The first n reals at p, n < LANES, and `rest` in the other lanes; memory behind them is not touched. */
 INLINE vec vec_load_first(const real *p, size_t n, real rest) {
 #if VEC_BYTES == 64
-    return MM(mask_loadu)(vec_all(rest), (lane_mask)((1u << n) - 1), p);
+    return MM(mask_loadu)(vec_all(rest), vec_mask(n), p);
+#elif VEC_BYTES == 32
+    return MM(blendv)(vec_all(rest), MM(maskload)(p, vec_mask(n)), (vec)vec_mask(n));
 #else
     vec v = vec_all(rest);
     for (size_t i = 0; i < n; i++) v[i] = p[i];
@@ -145,7 +162,9 @@ INLINE vec vec_load_first(const real *p, size_t n, real rest) {
 /* Store the first n lanes, n < LANES. */
 INLINE void vec_store_first(real *p, vec v, size_t n) {
 #if VEC_BYTES == 64
-    MM(mask_storeu)(p, (lane_mask)((1u << n) - 1), v);
+    MM(mask_storeu)(p, vec_mask(n), v);
+#elif VEC_BYTES == 32
+    MM(maskstore)(p, vec_mask(n), v);
 #else
     for (size_t i = 0; i < n; i++) p[i] = v[i];
 #endif

@@ -1,8 +1,8 @@
 /* softmax over rows, forward and backward.
  *
- * A row is summed in an order that depends on its length alone: lane l of two vectors adds the elements
- * l, l + 2 LANES, l + 4 LANES ..., and the lanes are added by halves. Rows are shared among threads, a row
- * never is.
+ * A row is summed in an order that depends on its length alone: lane l of a vector adds the elements l, l + LANES,
+ * l + 2 LANES ... (of two vectors in turn in the backward), and the lanes are added by halves. Rows are shared
+ * among threads, a row never is.
  */
 #include "minilm.h"
 #include "simd.h"
@@ -57,19 +57,19 @@ static void softmax_row(size_t columns, const real *x, real *y) {
     if (rest) high = vec_max(high, vec_load_first(x + whole, rest, -INFINITY));
     vec largest = vec_all(vec_greatest(high)); /* a NaN that got lost here comes back through the sum */
 
-    vec sum[2] = {vec_zero(), vec_zero()};
+    vec sum = vec_zero();
     for (j = 0; j < whole; j += LANES) {
         vec e = vec_exp(vec_load(x + j) - largest);
         vec_store(y + j, e);
-        sum[j / LANES % 2] += e;
+        sum += e;
     }
     if (rest) {
         vec e = vec_exp(vec_load_first(x + whole, rest, -INFINITY) - largest);
         vec_store_first(y + whole, e, rest);
         /* lanes behind the end hold e^-inf = 0, or NaN if every lane does */
-        sum[whole / LANES % 2] += e;
+        sum += e;
     }
-    vec scale = vec_all((real)1 / vec_sum(sum[0] + sum[1]));
+    vec scale = vec_all((real)1 / vec_sum(sum));
 
     for (j = 0; j < whole; j += LANES) vec_store(y + j, vec_load(y + j) * scale);
     if (rest) vec_store_first(y + whole, vec_load_first(y + whole, rest, 0) * scale, rest);
@@ -78,14 +78,14 @@ static void softmax_row(size_t columns, const real *x, real *y) {
 static void softmax_backward_row(size_t columns, const real *dy, const real *y, real *dx) {
     size_t j, whole = columns - columns % LANES, rest = columns % LANES;
 
-    vec sum[2] = {vec_zero(), vec_zero()};
-    for (j = 0; j < whole; j += LANES)
-        sum[j / LANES % 2] = vec_fma(vec_load(dy + j), vec_load(y + j), sum[j / LANES % 2]);
-    if (rest) {
-        vec *last = &sum[whole / LANES % 2];
-        *last = vec_fma(vec_load_first(dy + whole, rest, 0), vec_load_first(y + whole, rest, 0), *last);
+    vec even = vec_zero(), odd = vec_zero(); /* two sums: the next need not wait for the last */
+    for (j = 0; j + 2 * LANES <= whole; j += 2 * LANES) {
+        even = vec_fma(vec_load(dy + j), vec_load(y + j), even);
+        odd = vec_fma(vec_load(dy + j + LANES), vec_load(y + j + LANES), odd);
     }
-    vec along = vec_all(vec_sum(sum[0] + sum[1]));
+    if (j < whole) even = vec_fma(vec_load(dy + j), vec_load(y + j), even);
+    if (rest) odd = vec_fma(vec_load_first(dy + whole, rest, 0), vec_load_first(y + whole, rest, 0), odd);
+    vec along = vec_all(vec_sum(even + odd));
 
     for (j = 0; j < whole; j += LANES) vec_store(dx + j, vec_load(y + j) * (vec_load(dy + j) - along));
     if (rest)
