@@ -101,14 +101,21 @@ def test_nll(torch: Any, reduction: str, weighted: bool, dtype: str) -> None:
         check(torch, "NLLLoss", scores(shape, dtype), target, ignore_index=ignored, **options)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_where_all_targets_are_ignored(torch: Any, reduction: str) -> None:
-    # The mean of nothing is NaN, in PyTorch as here: better seen than a loss of 0.
-    for name in ("CrossEntropyLoss", "NLLLoss"):
-        x, target = scores((5, V)), np.full(5, -100)
-        ours = getattr(nn, name)(reduction=reduction)(ml.Tensor(x), ml.Tensor(target))
-        theirs = getattr(torch.nn, name)(reduction=reduction)(torch.tensor(x), torch.tensor(target))
-        assert_same(ours, theirs)
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_where_all_targets_are_ignored(torch: Any, name: str, reduction: str, weighted: bool) -> None:
+    # The mean of nothing is NaN, in PyTorch as here: better seen than a loss of 0. No gradient comes of it.
+    options = {"weight": weights()} if weighted else {}
+    loss = check(torch, name, scores((5, V)), np.full(5, -100), reduction=reduction, **options)
+    assert np.isnan(loss.array).all() == (reduction == "mean")
+
+
+def test_where_all_targets_weigh_nothing(torch: Any) -> None:
+    weight = np.arange(V) * 0.5
+    check(torch, "NLLLoss", scores((5, V)), np.zeros(5, dtype="int64"), weight=weight, reduction="sum")
+    x, target = ml.Tensor(scores((5, V))), ml.zeros(5, dtype=ml.int64)
+    assert np.isnan(nn.CrossEntropyLoss(weight=ml.Tensor(weight))(x, target).item())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -165,13 +172,16 @@ def test_targets_that_do_not_fit_are_one_error_with_the_numbers(kind: Any) -> No
     for wrong in (V, -1):
         with pytest.raises(IndexError, match=f"{wrong}.*{V}"):
             kind()(x, ml.tensor([0, wrong, 1, 2, 3]))
-    with pytest.raises(ShapeError, match=r"weight.*\(3,\)|\(3,\).*weight"):
-        kind(weight=ml.ones(3))(x, ml.zeros(5, dtype=ml.int64))
+    for wrong in (3, 1):
+        with pytest.raises(ShapeError, match=rf"weight.*\({wrong},\).*\(7,\)"):
+            kind(weight=ml.ones(wrong))(x, ml.zeros(5, dtype=ml.int64))
 
 
 def test_other_inputs_that_do_not_fit() -> None:
     with pytest.raises(ShapeError, match=r"\(5, 7\).*\(5, 6\)"):
         nn.CrossEntropyLoss()(ml.zeros(5, 7), ml.zeros(5, 6))
+    with pytest.raises(ShapeError, match=r"weight.*\(1,\).*\(7,\)"):
+        nn.CrossEntropyLoss(weight=ml.ones(1))(ml.zeros(5, 7), ml.zeros(5, 7))
     with pytest.raises(ShapeError, match=r"\(5, 7\).*\(7,\)"):
         nn.BCEWithLogitsLoss()(ml.zeros(5, 7), ml.zeros(7))
     with pytest.raises(ShapeError, match=r"\(5, 7\).*\(5, 6\)"):
