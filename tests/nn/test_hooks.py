@@ -11,6 +11,7 @@ import pytest
 
 import minilm as ml
 from minilm import nn
+from minilm.errors import ModuleError
 from minilm.testing import assert_same
 
 # PyTorch mentions that a backward hook fires early where no input requires a gradient; that is what we compare.
@@ -54,8 +55,8 @@ def agree(ours: Any, theirs: Any, where: str = "story") -> None:
 def both(torch: Any) -> Callable[[Callable[[Any], Any]], None]:
     """`both(story)`: run `story(library)`, a generator of things that must be equal, with both libraries."""
     libraries = (
-        SimpleNamespace(nn=nn, tensor=ml.tensor, no_grad=ml.no_grad),
-        SimpleNamespace(nn=torch.nn, tensor=torch.tensor, no_grad=torch.no_grad),
+        SimpleNamespace(nn=nn, tensor=ml.tensor, no_grad=ml.no_grad, grad=ml.autograd.grad),
+        SimpleNamespace(nn=torch.nn, tensor=torch.tensor, no_grad=torch.no_grad, grad=torch.autograd.grad),
     )
 
     def compare(story: Callable[[Any], Any]) -> None:
@@ -235,7 +236,7 @@ def test_several_inputs_and_outputs(both: Any) -> None:
         yield [first, second]
         (first.sum() + (second * second).sum()).backward()
         yield [a.grad, b.grad, c.grad, named.grad]
-        yield log
+        yield list(log)
         log.clear()
         layer(a, 3, b, c, named=named)[2].sum().backward()
         yield [entry[1][1:] for entry in log]
@@ -312,6 +313,44 @@ def test_a_hook_that_fails_is_seen() -> None:
         getattr(layer, register)(fails)
         with pytest.raises(KeyError, match="from the hook"):
             layer(ml.ones(2, requires_grad=True)).sum().backward()
+
+
+def test_what_required_no_gradient_before_a_hook_requires_none_after_it(both: Any) -> None:
+    def story(library: Any) -> Any:
+        class Looks(library.nn.Module):
+            def forward(self, x: Any, mask: Any) -> Any:
+                return x * mask, x.detach(), mask.requires_grad
+
+        layer, x, mask = Looks(), library.tensor(X), library.tensor(X + 1)
+        x.requires_grad_()
+        log: list[Any] = []
+        layer.register_full_backward_hook(noting(log, "back"))
+        y, constant, inside = layer(x, mask)
+        yield [inside, y.requires_grad, constant.requires_grad]
+        (y * constant).sum().backward()
+        yield [x.grad, mask.grad]
+        yield log
+
+    both(story)
+
+
+def test_a_backward_hook_returns_one_gradient_for_each_input() -> None:
+    layer = nn.Tanh()
+    layer.register_full_backward_hook(lambda m, before, above: (before[0], before[0]))
+    with pytest.raises(ModuleError, match=r"Tanh.* 2 .* 1"):
+        layer(ml.ones(2, requires_grad=True)).sum().backward()
+
+
+def test_second_derivatives_pass_through_a_backward_hook(both: Any) -> None:
+    def story(library: Any) -> Any:
+        layer, x = library.nn.Tanh(), library.tensor(X)
+        x.requires_grad_()
+        layer.register_full_backward_hook(lambda m, before, above: (before[0] * 2,))
+        (first,) = library.grad((layer(x) * library.tensor(X + 1)).sum(), x, create_graph=True)
+        yield first
+        yield library.grad((first * library.tensor(X - 1)).sum(), x)[0]
+
+    both(story)
 
 
 def test_a_list_of_outputs_stays_a_list() -> None:
