@@ -85,6 +85,17 @@ def test_states_travel_to_torch_and_back(torch: Any) -> None:
         assert np.array_equal(m.state_dict()[name].array, tensor.numpy()), name
 
 
+def test_the_state_of_a_torch_model_is_taken_as_it_is(torch: Any) -> None:
+    m, theirs = ours(), model(torch.nn, torch.tensor)
+    m.load_state_dict(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        assert np.array_equal(m.state_dict()[name].array, tensor.numpy()), name
+    before = arrays(m)
+    with pytest.raises(ModuleError, match=r"norm\.final\.weight: .*Tensor of torch\.bfloat16"):
+        m.load_state_dict({**theirs.state_dict(), "norm.final.weight": torch.zeros(6, dtype=torch.bfloat16)})
+    assert unchanged(m, before)
+
+
 def test_what_is_loaded_is_copied_into_the_same_parameters() -> None:
     m, source = ours(), ours()
     parameters = dict(m.named_parameters())
