@@ -298,9 +298,30 @@ def test_masks_that_do_not_fit_are_one_error_with_the_numbers(name: str) -> None
         layer(*x, **{name: ml.zeros(*fitting, dtype=ml.int64)})
 
 
+@pytest.mark.parametrize("name", ["query", "key", "value", "attn_mask", "key_padding_mask"])
+def test_what_is_no_tensor_is_refused_by_name(name: str) -> None:
+    given = dict(zip(("query", "key", "value"), (ml.Tensor(a) for a in inputs(dtype="float32"))))
+    given[name] = np.zeros((T, S), dtype=bool)
+    with pytest.raises(TypeError, match=f"{name} .*ndarray"):
+        nn.MultiheadAttention(E, H)(**given)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_nothing_to_look_at_is_nothing_found(weights: bool) -> None:
+    layer = nn.MultiheadAttention(E, H)
+    x, nothing = ml.Tensor(draw(T, B, E, dtype="float32")), ml.zeros(0, B, E)
+    y, shown = layer(x, nothing, nothing, need_weights=weights)
+    assert y.shape == (T, B, E)
+    assert not y.array.any()  # out_proj of zeros: its bias, which begins at zero
+    assert shown is None or shown.shape == (B, T, 0)
+
+
 @pytest.mark.parametrize(("sizes", "number"), [((14, 3), "14.*3"), ((0, 1), "0"), ((14, 0), "14"), ((14, -2), "-2")])
 def test_channels_that_do_not_divide_into_heads_are_refused(sizes: Any, number: str) -> None:
     with pytest.raises(ConfigError, match=number):
         nn.MultiheadAttention(*sizes)
+
+
+def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"1\.5"):
         nn.MultiheadAttention(14, 2, dropout=1.5)

@@ -79,3 +79,10 @@ def test_int32_tokens_pick_the_same_rows() -> None:
     layer = nn.Embedding(5, 3)
     tokens = np.array([[4, 0], [2, 2]])
     assert layer(ml.Tensor(tokens.astype("int32"))).tolist() == layer(ml.Tensor(tokens)).tolist()
+
+
+def test_a_table_may_be_empty() -> None:
+    assert nn.Embedding(0, 3)(ml.zeros(2, 0, dtype=ml.int64)).shape == (2, 0, 3)
+    assert nn.Embedding(3, 0)(ml.tensor([1, 2])).shape == (2, 0)
+    with pytest.raises(IndexError):
+        nn.Embedding(0, 3)(ml.tensor([0]))

@@ -27,6 +27,13 @@ def test_linear_takes_rows_that_are_not_contiguous(beside: Any, torch: Any) -> N
     beside(nn.Linear(5, 7), torch.nn.Linear(5, 7), x)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 3), (5, 0)])
+def test_linear_may_have_nothing_to_do(beside: Any, torch: Any, inputs: int, outputs: int) -> None:
+    x = np.random.default_rng(1).standard_normal((2, inputs))
+    beside(nn.Linear(inputs, outputs), torch.nn.Linear(inputs, outputs), x)
+
+
 def test_linear_begins_uniform_within_one_over_the_root_of_its_inputs() -> None:
     ml.manual_seed(0)
     layer = nn.Linear(64, 300)
