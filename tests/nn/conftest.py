@@ -41,7 +41,8 @@ def run_beside(
     # An array that is given twice becomes one tensor that is given twice: attention treats that on its own.
     mine = {id(a): ml.Tensor(a, requires_grad=a.dtype.kind == "f") for a in inputs}
     other = {id(a): torch.from_numpy(a.copy()).requires_grad_(a.dtype.kind == "f") for a in inputs}
-    first = outputs_of(ours(*(mine[id(a)] for a in inputs), **_converted(named, ml.Tensor)))
+    options = _converted(named, ml.Tensor)
+    first = outputs_of(ours(*(mine[id(a)] for a in inputs), **options))
     second = outputs_of(theirs(*(other[id(a)] for a in inputs), **_converted(named, torch.from_numpy)))
     assert len(first) == len(second)
     for i, (y, expected) in enumerate(zip(first, second)):
@@ -57,6 +58,9 @@ def run_beside(
         _same_gradient(parameter.grad, theirs_by_name[name].grad, rtol, f"gradient of {name}")
     for a, old in zip(inputs, before):
         assert np.array_equal(a, old), "an input was changed"
+    for name, given in named.items():
+        kept = options[name].array if isinstance(given, np.ndarray) else options[name]
+        assert np.array_equal(kept, given), f"{name} was changed"
     return first
 
 
@@ -74,8 +78,8 @@ def _same_gradient(ours: Any, theirs: Any, rtol: float, name: str) -> None:
 def beside(torch: ModuleType) -> Callable[..., list[Any]]:
     """`beside(ours, theirs, *arrays, **named)`: the comparison above, in the type of the first floating array."""
 
-    def compare(ours: Any, theirs: Any, *inputs: Any, dtype: str | None = None, seed: int = 0, **named: Any) -> Any:
-        rng = np.random.default_rng(seed)
+    def compare(ours: Any, theirs: Any, *inputs: Any, dtype: str | None = None, **named: Any) -> Any:
+        rng = np.random.default_rng(0)
         kinds = [a.dtype.name for a in inputs if a.dtype.kind == "f"]
         return run_beside(torch, ours, theirs, inputs, named, rng, dtype or kinds[0])
 

@@ -13,7 +13,7 @@ from minilm.errors import ConfigError, DtypeError, ShapeError
 
 B, T, S, H, E = 2, 3, 5, 2, 14  # heads of 7 channels
 
-# PyTorch is about to want both masks in one type; what it does with two is what we do.
+# PyTorch warns of masks of two types, but adds them up as we do.
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched")
 
 

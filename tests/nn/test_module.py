@@ -313,14 +313,3 @@ def test_a_deep_copy_has_its_own_memory_and_keeps_its_ties(both: Any) -> None:
     assert ours.zero.tolist() == [0.5, 0.25]
     assert "scratch" in dict(twin.inner.named_buffers())
     assert "inner.scratch" not in twin.state_dict()
-
-
-def test_a_parameter_is_a_leaf_that_requires_a_gradient() -> None:
-    p = nn.Parameter(ml.ones(2))
-    assert p.requires_grad
-    assert p.is_leaf
-    assert isinstance(p, ml.Tensor)
-    assert not nn.Parameter(ml.ones(2), requires_grad=False).requires_grad
-    assert repr(p).startswith("Parameter containing:\ntensor([1., 1.]")
-    assert type(p * 2) is ml.Tensor
-    assert nn.Parameter(ml.ones(2, requires_grad=True) * 3).is_leaf
