@@ -215,6 +215,8 @@ class MultiheadAttention(Module):
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Raise unless the shapes fit; True where there is a batch."""
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            _check_tensor(name, x)
         given = f"query {query.shape}, key {key.shape}, value {value.shape}"
         if query.ndim not in (2, 3) or not query.ndim == key.ndim == value.ndim:
             raise ShapeError(f"MultiheadAttention: query, key and value all have 3 axes, or all 2, not {given}")
@@ -256,7 +258,13 @@ def _additive(allowed: Tensor, dtype: Any) -> Tensor:
     return Tensor(np.where(allowed.array, 0.0, -np.inf).astype(dtype))
 
 
+def _check_tensor(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"MultiheadAttention: {name} is a Tensor, not {type(x).__name__}")
+
+
 def _check_mask(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
+    _check_tensor(name, mask)
     if mask.shape != shape:
         raise ShapeError(f"MultiheadAttention: {name} has shape {mask.shape}, {shape} was expected")
     if mask.dtype.kind not in "bf":

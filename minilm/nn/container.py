@@ -6,7 +6,7 @@ import operator
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
-from minilm.nn.module import Module
+from minilm.nn.module import Module, check_kind
 
 
 class _Numbered(Module):
@@ -66,6 +66,7 @@ class _Numbered(Module):
 
     def insert(self, index: int, module: Module) -> Any:
         """Add a part before the one with number `index`."""
+        check_kind(self, str(index), module, Module, "module")
         parts = list(self)
         parts.insert(self._place(index, len(self) + 1) if index >= 0 else index, module)
         self._renumber(parts)
@@ -164,5 +165,3 @@ class ModuleDict(Module):
     def clear(self) -> None:
         """Take all parts out."""
         self._modules.clear()
-
-

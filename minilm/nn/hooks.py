@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minilm.autograd.function import Function
-from minilm.modes import is_grad_enabled
+from minilm.errors import ModuleError
+from minilm.modes import is_grad_enabled, state
 from minilm.tensor import Removable, Tensor
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     for hook, with_kwargs in list(module._forward_pre_hooks.values()):
         if with_kwargs:
             changed = hook(module, args, kwargs)
-            args, kwargs = (args, kwargs) if changed is None else changed
+            if changed is not None:
+                args, kwargs = _both(module, changed)
         else:
             changed = hook(module, args)
             args = args if changed is None else changed if isinstance(changed, tuple) else (changed,)
@@ -43,6 +45,17 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     return result if passage is None else passage.leave(result)
 
 
+def _both(module: Module, changed: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a hook with named arguments returned. Errors: TypeError unless it is (args, kwargs)."""
+    if not (isinstance(changed, tuple) and len(changed) == 2 and isinstance(changed[1], dict)):
+        raise TypeError(
+            f"{type(module).__name__}: a forward pre-hook with with_kwargs returns (args, kwargs) or None, "
+            f"not {changed!r}"
+        )
+    args, kwargs = changed
+    return args if isinstance(args, tuple) else (args,), kwargs
+
+
 class _Passage:
     """One call of a module with backward hooks: a gate before its forward, another one behind it.
 
@@ -53,7 +66,7 @@ class _Passage:
     def __init__(self, module: Module) -> None:
         self.module = module
         self.has_entry = False
-        self.grad_output: tuple[Tensor | None, ...] = ()
+        self.grad_output: tuple[Tensor | None, ...] | None = None  # known between the two gates
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments, with the tensors led through the first gate."""
@@ -67,25 +80,56 @@ class _Passage:
 
     def leave(self, result: Any) -> Any:
         """The result (a tensor, or a tuple or list with tensors in it), led through the second gate."""
-        if isinstance(result, Tensor):
-            return _Exit.apply(self, result)[0]
-        if not isinstance(result, (tuple, list)) or not any(isinstance(r, Tensor) for r in result):
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        self.outputs = [i for i, y in enumerate(outputs) if isinstance(y, Tensor)]
+        self.output_count = len(outputs)
+        if not self.outputs:
             return result
-        passed = iter(_Exit.apply(self, *(r for r in result if isinstance(r, Tensor))))
-        mixed = [next(passed) if isinstance(r, Tensor) else r for r in result]
+        passed = iter(_Exit.apply(self, *(outputs[i] for i in self.outputs)))
+        mixed = [next(passed) if isinstance(y, Tensor) else y for y in outputs]
+        if outputs is not result:
+            return mixed[0]
         return mixed if isinstance(result, list) else tuple(mixed)
+
+    def note_outputs(self, gradients: tuple[Any, ...]) -> None:
+        """Keep the gradients of the outputs for the hooks."""
+        shown: list[Any] = [None] * self.output_count
+        for position, gradient in zip(self.outputs, gradients):
+            shown[position] = _to_keep(gradient)
+        self.grad_output = tuple(shown)
 
     def call_hooks(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
         """Show the gradients to the hooks, in their order; what a hook returns takes their place."""
+        if self.grad_output is None:  # second derivatives: the walk came to the inputs, but not by the outputs
+            return gradients
+        grad_output, self.grad_output = self.grad_output, None
         shown: list[Any] = [None] * self.count
         for position, gradient in zip(self.positions, gradients):
-            shown[position] = gradient
+            shown[position] = _to_keep(gradient)
         grad_input = tuple(shown)
         for hook in list(self.module._backward_hooks.values()):
-            changed = hook(self.module, grad_input, self.grad_output)
-            if changed is not None:
-                grad_input = changed if isinstance(changed, tuple) else (changed,)
-        return tuple(grad_input[position] for position in self.positions)
+            changed = hook(self.module, grad_input, grad_output)
+            if changed is None:
+                continue
+            grad_input = changed if isinstance(changed, tuple) else (changed,)
+            if len(grad_input) != self.count:
+                raise ModuleError(
+                    f"{type(self.module).__name__}: a backward hook returned {len(grad_input)} gradients "
+                    f"for {self.count} inputs"
+                )
+        return tuple(_to_keep(grad_input[position]) for position in self.positions)
+
+
+def _to_keep(gradient: Tensor | None) -> Tensor | None:
+    """A copy: the walk hands gradients on to leaves, whose `.grad` later passes change in place."""
+    return gradient if gradient is None or state.create_graph else gradient.clone()
+
+
+def _copies(ctx: Any, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Copies of the tensors, of which those require a gradient whose originals do."""
+    copies = tuple(t.clone() for t in tensors)
+    ctx.mark_non_differentiable(*(copy for t, copy in zip(tensors, copies) if not t.requires_grad))
+    return copies
 
 
 class _Entry(Function):
@@ -94,8 +138,7 @@ class _Entry(Function):
     @staticmethod
     def forward(ctx: Any, passage: _Passage, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.passage = passage
-        ctx.set_materialize_grads(False)
-        return tuple(x.clone() for x in inputs)
+        return _copies(ctx, inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
@@ -109,11 +152,11 @@ class _Exit(Function):
     def forward(ctx: Any, passage: _Passage, *outputs: Tensor) -> tuple[Tensor, ...]:
         ctx.passage = passage
         ctx.set_materialize_grads(False)
-        return tuple(y.clone() for y in outputs)
+        return _copies(ctx, outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        ctx.passage.grad_output = gradients
+        ctx.passage.note_outputs(gradients)
         if not ctx.passage.has_entry:
             ctx.passage.call_hooks(())
         return (None, *gradients)

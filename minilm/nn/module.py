@@ -83,13 +83,13 @@ class Module:
             self._forget(name, keep=own["_modules"])
             own["_modules"][name] = value
         elif name in own["_parameters"]:
-            _check_kind(self, name, value, Parameter, "parameter")
+            check_kind(self, name, value, Parameter, "parameter")
             own["_parameters"][name] = value
         elif name in own["_modules"]:
-            _check_kind(self, name, value, Module, "module")
+            check_kind(self, name, value, Module, "module")
             own["_modules"][name] = value
         elif name in own["_buffers"]:
-            _check_kind(self, name, value, Tensor, "buffer")
+            check_kind(self, name, value, Tensor, "buffer")
             own["_buffers"][name] = value
         else:
             object.__setattr__(self, name, value)
@@ -125,20 +125,20 @@ class Module:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under `name`; None keeps the place empty. Errors: ModuleError, TypeError."""
         self._check_free(name, self._parameters)
-        _check_kind(self, name, param, Parameter, "parameter")
+        check_kind(self, name, param, Parameter, "parameter")
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is part of the state but not learnt; if not `persistent`, not of `state_dict`."""
         self._check_free(name, self._buffers)
-        _check_kind(self, name, tensor, Tensor, "buffer")
+        check_kind(self, name, tensor, Tensor, "buffer")
         self._buffers[name] = tensor
         (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a part under `name`; None keeps the place empty."""
         self._check_free(name, self._modules)
-        _check_kind(self, name, module, Module, "module")
+        check_kind(self, name, module, Module, "module")
         self._modules[name] = module
 
     register_module = add_module
@@ -365,7 +365,8 @@ def _no_init(module: Module, what: str) -> AttributeError:
     return AttributeError(f"{name}: {what}: call super().__init__() first in {name}.__init__")
 
 
-def _check_kind(module: Module, name: str, value: Any, kind: type, word: str) -> None:
+def check_kind(module: Module, name: str, value: Any, kind: type, word: str) -> None:
+    """Raise TypeError unless `value` may stand in the place `name` of the module."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(
             f"{type(module).__name__}: {name!r} is a {word} and takes a {kind.__name__} or None, "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from minilm.errors import ModuleError
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
@@ -53,17 +55,27 @@ def load_state(module: Module, state: Mapping[str, Any], strict: bool) -> Incomp
         faults.append(f"missing: {', '.join(missing)}")
     if strict and unexpected:
         faults.append(f"unexpected: {', '.join(map(str, unexpected))}")
-    shared = [name for name in own if name in state]
-    faults += filter(None, (_misfit(name, own[name], state[name]) for name in shared))
+    given = {name: _readable(state[name]) for name in own if name in state}
+    faults += filter(None, (_misfit(name, own[name], value) for name, value in given.items()))
     if faults:
         raise ModuleError(
             f"load_state_dict: this state does not fit {type(module).__name__}; nothing was changed\n  "
             + "\n  ".join(faults)
         )
     with no_grad():
-        for name in shared:
-            own[name].copy_(state[name])
+        for name, value in given.items():
+            own[name].copy_(value)
     return IncompatibleKeys(missing, unexpected)
+
+
+def _readable(given: Any) -> Any:
+    """`given`, or what NumPy reads of it where it is a tensor of another library, PyTorch's for one."""
+    if not hasattr(given, "dtype") or hasattr(given.dtype, "kind"):
+        return given
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):  # on a device, with a gradient, of a type that NumPy lacks
+        return given
 
 
 def _misfit(name: str, tensor: Tensor, given: Any) -> str:
@@ -72,6 +84,8 @@ def _misfit(name: str, tensor: Tensor, given: Any) -> str:
         return f"{name}: a tensor was expected, not {type(given).__name__}"
     if tuple(given.shape) != tensor.shape:
         return f"{name}: shape {tuple(given.shape)} in the state, {tensor.shape} in the module"
+    if not hasattr(given.dtype, "kind"):
+        return f"{name}: NumPy cannot read a {type(given).__name__} of {given.dtype}"
     if given.dtype.kind not in "biuf":
         return f"{name}: numbers were expected, not {given.dtype}"
     if given.dtype.kind == "f" and tensor.dtype.kind != "f":

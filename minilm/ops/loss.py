@@ -204,6 +204,9 @@ def _check(name: str, x: Any, weight: Any, reduction: str) -> None:
         raise ValueError(f"{name}: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     if not x.shape:
         raise ShapeError(f"{name}: the scores have no axis of classes: shape {tuple(x.shape)}")
+    V = x.shape[min(len(x.shape), 2) - 1]
+    if weight is not None and tuple(weight.shape) != (V,):
+        raise ShapeError(f"{name}: weight has shape {tuple(weight.shape)}, for {V} classes ({V},) is expected")
 
 
 def _as_wanted(name: str, loss: Any, reduction: str) -> Any:
@@ -243,10 +246,9 @@ def _reduced(losses: Any, target: Any, shape: Any, weight: Any, ignore_index: in
     if reduction == "sum":
         return total
     counted = target[target != ignore_index]
-    if weight is None:
-        return total / counted.size
     array = weight.array if isinstance(weight, Tensor) else weight
-    return total / float(array[counted].sum())
+    count = counted.size if weight is None else float(array[counted].sum())
+    return total / count if count else total * math.nan  # the mean of nothing, as in PyTorch
 
 
 def _of_probabilities(x: Any, target: Any, weight: Any, reduction: str, label_smoothing: float) -> Any:

@@ -83,7 +83,7 @@ class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False
     def forward(ctx, x, weight, bias=None):
         ctx.save(x, weight)
         ctx.bias = bias is not None
-        z = kernels.matmul(x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, weight.shape[1]), weight.T)
+        z = kernels.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
         if bias is not None:
             z += bias
         return z.reshape(*x.shape[:-1], weight.shape[0])

@@ -136,6 +136,9 @@ class Operation:
         composed = issubclass(cls, Composite)
         first = cls.definition if composed else cls.forward
         assert first is not None
+        if composed:  # it is what users call: `help(cross_entropy)` must say what the class says
+            first.__name__ = first.__qualname__ = cls.name
+            first.__doc__ = cls.__doc__
         parameters = list(inspect.signature(first).parameters)[0 if composed else 1 :]
         cls.inputs = () if cls.signature.variadic else tuple(parameters[: len(cls.signature.inputs)])
         cls.constants = frozenset(constants)

@@ -1,0 +1,130 @@
+"""The functions under PyTorch's names: its argument order, and what is written here and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minilm as ml
+from minilm import nn
+from minilm.errors import ShapeError
+from minilm.nn import functional as F
+from minilm.testing import assert_same
+
+rng = np.random.default_rng(1)
+X = rng.standard_normal((2, 3, 5))
+W, ROW, BIAS = rng.standard_normal((7, 5)), rng.standard_normal(5), rng.standard_normal(7)
+Q, K, MASK = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 7, 5)), rng.standard_normal((3, 7))
+TOKENS, CLASSES = rng.integers(0, 7, (2, 3)), rng.integers(0, 3, (2, 5))
+SHARES = rng.uniform(0, 1, X.shape)
+
+# Arguments by position, as a PyTorch program gives them: another order gives another number.
+CALLS: list[tuple[str, tuple[Any, ...]]] = [
+    ("linear", (X, W, BIAS)),
+    ("linear", (X, W)),
+    ("embedding", (TOKENS, W)),
+    ("embedding", (TOKENS, W, 3)),
+    ("layer_norm", (X, (5,), ROW, ROW + 1, 0.1)),
+    ("layer_norm", (X, (3, 5))),
+    ("rms_norm", (X, (5,), ROW, 0.1)),
+    ("rms_norm", (X, (3, 5))),
+    ("relu", (X,)),
+    ("leaky_relu", (X, 0.3)),
+    ("gelu", (X,)),
+    ("silu", (X,)),
+    ("tanh", (X,)),
+    ("sigmoid", (X,)),
+    ("softplus", (X, 1.7, 0.9)),
+    ("softmax", (X, 1)),
+    ("log_softmax", (X, 0)),
+    ("dropout", (X, 0.7, False)),
+    ("dropout", (X, 1.0)),
+    ("scaled_dot_product_attention", (Q, K, K)),
+    ("scaled_dot_product_attention", (Q, K, K, MASK)),
+    ("scaled_dot_product_attention", (Q, K, K, MASK > 0)),
+    ("scaled_dot_product_attention", (Q, Q, Q, None, 0.0, True)),
+    ("cross_entropy", (X, CLASSES)),
+    ("cross_entropy", (X, CLASSES, SHARES[0, :, 0])),
+    ("nll_loss", (X, CLASSES, SHARES[0, :, 0])),
+    ("mse_loss", (X, SHARES)),
+    ("binary_cross_entropy_with_logits", (X, SHARES, SHARES[0])),
+    ("pad", (X, (1, 2, 0, 3), "constant", 4.0)),
+    ("one_hot", (CLASSES, 4)),
+    ("one_hot", (CLASSES,)),
+]
+
+NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("gelu", (X,), {"approximate": "tanh"}),
+    ("softmax", (X,), {"dim": -1}),
+    ("linear", (X,), {"weight": W, "bias": BIAS}),
+    ("layer_norm", (X,), {"normalized_shape": [5], "weight": ROW, "eps": 0.3}),
+    ("embedding", (TOKENS,), {"weight": W, "padding_idx": -2}),
+    ("scaled_dot_product_attention", (Q, K, K), {"attn_mask": MASK, "scale": 0.3}),
+    ("scaled_dot_product_attention", (Q, Q, Q), {"is_causal": True, "scale": 0.7}),
+    ("cross_entropy", (X, CLASSES), {"ignore_index": 2, "reduction": "sum", "label_smoothing": 0.2}),
+    ("mse_loss", (X, SHARES), {"reduction": "none"}),
+    ("binary_cross_entropy_with_logits", (X, SHARES), {"pos_weight": SHARES[0], "reduction": "none"}),
+    ("leaky_relu", (X,), {"negative_slope": 0.2}),
+    ("one_hot", (CLASSES,), {"num_classes": 7}),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "named"), [*[(n, a, {}) for n, a in CALLS], *NAMED])
+def test_a_call_written_for_torch_gives_the_same(torch: Any, name: str, args: Any, named: Any) -> None:
+    def converted(value: Any, tensor: Any) -> Any:
+        return tensor(value.copy()) if isinstance(value, np.ndarray) else value
+
+    def mine(array: Any) -> Any:
+        return ml.Tensor(array, requires_grad=array is not None and array.dtype.kind == "f" and array.shape == X.shape)
+
+    ours = [converted(a, mine) for a in args]
+    theirs = [converted(a, torch.tensor) for a in args]
+    for a, b in zip(ours, theirs):
+        if isinstance(a, ml.Tensor):
+            b.requires_grad_(a.requires_grad)
+    result = getattr(F, name)(*ours, **{k: converted(v, ml.Tensor) for k, v in named.items()})
+    expected = getattr(torch.nn.functional, name)(*theirs, **{k: converted(v, torch.tensor) for k, v in named.items()})
+    assert_same(result, expected)
+    assert result.requires_grad == expected.requires_grad
+    if result.requires_grad:
+        above = np.random.default_rng(2).standard_normal(result.shape)
+        result.backward(ml.Tensor(above))
+        expected.backward(torch.tensor(above))
+        for i, (a, b) in enumerate(zip(ours, theirs)):
+            if isinstance(a, ml.Tensor) and a.requires_grad:
+                assert_same(a.grad, b.grad, name=f"gradient of argument {i}")
+
+
+def test_every_function_is_called_here() -> None:
+    assert set(F.__all__) == {name for name, _ in CALLS}
+    assert all(callable(getattr(F, name)) for name in F.__all__)
+
+
+@pytest.mark.parametrize("name", F.__all__)
+def test_every_function_is_torchs_and_documented(torch: Any, name: str) -> None:
+    assert callable(getattr(torch.nn.functional, name))
+    assert len(inspect.getdoc(getattr(F, name)) or "") > 20
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("sizes", [(3,), (5, 3), (2, 2, 3, 5), (), 4])
+def test_the_norms_refuse_what_x_does_not_end_in(name: str, sizes: Any) -> None:
+    with pytest.raises(ShapeError, match=r"\(2, 3, 5\)") as caught:
+        getattr(F, name)(ml.Tensor(X), sizes)
+    assert str((sizes,) if isinstance(sizes, int) else sizes) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_the_norms_refuse_a_weight_of_another_shape(name: str) -> None:
+    with pytest.raises(ShapeError, match=r"weight \(15,\).*\(3, 5\)"):
+        getattr(F, name)(ml.Tensor(X), (3, 5), ml.ones(15, dtype=ml.float64))
+    with pytest.raises(ShapeError, match=r"bias \(3,\).*\(5,\)"):
+        F.layer_norm(ml.Tensor(X), 5, None, ml.ones(3, dtype=ml.float64))
+
+
+def test_layers_and_functions_are_the_same() -> None:
+    layer = nn.LayerNorm(5, dtype=ml.float64)
+    assert np.array_equal(layer(ml.Tensor(X)).array, F.layer_norm(ml.Tensor(X), 5, layer.weight, layer.bias).array)
