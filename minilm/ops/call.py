@@ -94,11 +94,14 @@ def _record(node: Node, inputs: Any, outputs: tuple[Tensor, ...], broadcasts: bo
     node.connect([x if isinstance(x, Tensor) else None for x in inputs], outputs)
     if len(outputs) > 1:
         node.outputs = tuple((o.array.shape, o.array.dtype) for o in outputs)
-    elif broadcasts:
-        shape = outputs[0].array.shape
-        shapes = tuple([x.array.shape if isinstance(x, Tensor) else None for x in inputs])
-        if any(s is not None and s != shape for s in shapes):
-            node.shapes = shapes
+    else:
+        node.output_shape = shape = outputs[0].array.shape
+        if broadcasts:
+            shapes = tuple([x.array.shape if isinstance(x, Tensor) else None for x in inputs])
+            for s in shapes:
+                if s is not None and s != shape:
+                    node.shapes = shapes
+                    break
     for index, output in enumerate(outputs):
         if output.array.dtype.kind == "f":
             output._node, output._index, output._requires_grad = node, index, True
