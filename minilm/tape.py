@@ -57,7 +57,7 @@ class Node:
         needs: for each input, whether it wants a gradient.
         number: rises with every node of the process, so falling numbers are a topological order.
         shapes: the inputs' shapes where a gradient must be summed back to them, else None.
-        output_shape: the output's shape where there is one, for pictures; else None.
+        output_shape: the output's shape, for pictures; set once recorded, and only where there is one output.
         outputs: `(shape, dtype)` of each output where there are several, else None.
         hooks: functions to call with an output's gradient, by output.
     """
@@ -78,6 +78,7 @@ class Node:
         "site",
     )
 
+    output_shape: tuple[int, ...]
     materialize = True  # outputs that nothing used enter backward as zeros
 
     def __init__(self, op: Any, needs: tuple[bool, ...]) -> None:
@@ -85,7 +86,6 @@ class Node:
         self.needs = needs
         self.number = next(_numbers)
         self.edges: tuple[Any, ...] = ()
-        self.output_shape: tuple[int, ...] | None = None
         self.shapes: tuple[tuple[int, ...] | None, ...] | None = None
         self.outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] | None = None
         self.hooks: dict[int, dict[int, Any]] | None = None

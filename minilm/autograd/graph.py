@@ -15,7 +15,7 @@ import html
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Arrow:
     source: int
     target: int
     output: int | None = None
-    times: int = field(default=1)
+    times: int = 1
 
     @property
     def label(self) -> str:
@@ -209,7 +209,8 @@ class Graph:
 
 def _newest(root: Node, limit: int) -> tuple[list[Node], int]:
     """The `limit` last operations before and with `root`, newest first, and how many there are in all."""
-    queue, seen, shown, count = [(-root.number, root)], {root.number}, [], 0
+    queue, seen, count = [(-root.number, root)], {root.number}, 0
+    shown: list[Node] = []
     while queue:
         _, node = heapq.heappop(queue)
         count += 1
@@ -242,8 +243,8 @@ def _named(names: Names) -> tuple[dict[int, str], dict[tuple[int, int], str]]:
 
 
 def _leaf_box(leaf: Tensor, names: dict[int, str]) -> Box:
-    title = names.get(id(leaf), type(leaf).__name__)
-    return Box("leaf", _printable(title), str(leaf.shape), full=f"{title}: leaf, {leaf.shape} {leaf.dtype}")
+    title = _printable(names.get(id(leaf), type(leaf).__name__))
+    return Box("leaf", title, str(leaf.shape), full=f"{title}: leaf, {leaf.shape} {leaf.dtype}")
 
 
 def _operation_box(node: Node, names: dict[tuple[int, int], str]) -> Box:
@@ -251,14 +252,18 @@ def _operation_box(node: Node, names: dict[tuple[int, int], str]) -> Box:
         shapes = [str(shape) for shape, _ in node.outputs]
         shape = f"{len(shapes)} of {shapes[0]}" if len(set(shapes)) == 1 else ", ".join(shapes)
     else:
-        shape = "" if node.output_shape is None else str(node.output_shape)
+        shape = str(node.output_shape)
     outputs = range(1 if node.outputs is None else len(node.outputs))
     called = ", ".join(names[id(node), i] for i in outputs if (id(node), i) in names)
     filename, line, text = site_line(node.site)
     source = f"{os.path.basename(filename)}:{line}  {text}" if node.site is not None else ""
     title = f"{called} = {node.name}" if called else node.name
     return Box(
-        "operation", _printable(title), shape, _shortened(_printable(source)), f"{node.name} {shape}\n{node.where}"
+        "operation",
+        _printable(title),
+        shape,
+        _shortened(_printable(source)),
+        f"{node.name} {shape}\n{_printable(node.where)}",
     )
 
 
@@ -284,16 +289,12 @@ def _quoted(text: str) -> str:
 # --- how it is drawn -----------------------------------------------------------------------------
 
 
-def _escaped(text: str) -> str:
-    return html.escape("".join(c if c.isprintable() or c == "\n" else " " for c in text), quote=True)
-
-
 def _text(text: str, x: float, y: float, size: int, colour: str, anchor: str = "middle", bold: bool = False) -> str:
     """One line of text standing on y; x is its middle, start or end."""
     weight = ' font-weight="bold"' if bold else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight} '
-        f'xml:space="preserve">{_escaped(text)}</text>'
+        f'xml:space="preserve">{html.escape(text)}</text>'
     )
 
 
@@ -310,7 +311,7 @@ def _box(box: Box, centre: Point, result: bool) -> list[str]:
         else _text(box.title, x, first, LARGE, "#222222", bold=True)
     )
     return [
-        f"<g><title>{_escaped(box.full)}</title>",
+        f"<g><title>{html.escape(box.full)}</title>",
         f'<rect x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="6" '
         f'fill="{fill}" stroke="{border}" stroke-width="{2.5 if result else 1.2}"{dash}/>',
         title,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 GAP_X, GAP_Y = 26.0, 44.0  # between boxes side by side, between layers, in pixels
 BEND = 10.0  # the width that an arrow passing through a layer claims there
@@ -63,7 +64,7 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int
     above: Neighbours = [[] for _ in widths]
     below: Neighbours = [[] for _ in widths]
     for path, pull in zip(paths, pulls):
-        for a, b in zip(path, path[1:]):
+        for a, b in pairwise(path):
             # Bends pull harder on each other, so that a long arrow runs straight where it can.
             strength = pull * (STRAIGHT if a >= len(sizes) and b >= len(sizes) else 1.0)
             below[a].append((b, strength))
@@ -155,7 +156,7 @@ def _places(rows: list[list[int]], above: Neighbours, below: Neighbours, widths:
                 total = sum(pull for _, pull in near)
                 wishes.append(sum(pull * x[u] for u, pull in near) / total if near else x[v])
                 weights.append(total if near else 0.1)
-            gaps = [(widths[a] + widths[b]) / 2 + GAP_X for a, b in zip(row, row[1:])]
+            gaps = [(widths[a] + widths[b]) / 2 + GAP_X for a, b in pairwise(row)]
             for v, place in zip(row, _apart(wishes, weights, gaps)):
                 x[v] = place
     return x

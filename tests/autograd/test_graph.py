@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -267,7 +268,7 @@ def test_texts_lie_inside_their_boxes():
             lines.setdefault(t.get("y"), []).append((start, start + wide))
         for spans in lines.values():
             spans.sort()
-            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:]))
+            assert all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
 def test_boxes_lie_in_the_picture_and_apart():
@@ -307,7 +308,7 @@ def test_layouts_of_any_graph(picture):
     for (source, target), points in zip(edges, layout.arrows):
         assert points[0] == pytest.approx((layout.centres[source][0], found[source][3]))
         assert points[-1] == pytest.approx((layout.centres[target][0], found[target][1]))
-        assert all(a[1] <= b[1] + 1e-6 for a, b in zip(points, points[1:]))
+        assert all(a[1] <= b[1] + 1e-6 for a, b in pairwise(points))
         for (ax, ay), (bx, by) in zip(points[1:-1:2], points[2:-1:2]):  # the straight parts, through a layer each
             assert ax == bx
             for left, top, right, bottom in found:
