@@ -265,6 +265,14 @@ def test_a_tensor_changed_in_place_by_an_array_stays_a_tensor():
     assert x.grad.tolist() == [1.0, 1.0]
 
 
+def test_a_sum_in_another_type_gives_the_gradient_in_its_own():
+    for call in (lambda x: np.sum(x, dtype=np.float64), lambda x: x.sum(dtype=np.float64)):
+        x = tensor([1.0, 2.0, 3.0], requires_grad=True)
+        y = call(x)
+        y.backward()
+        assert (x.dtype, y.dtype, x.grad.dtype) == (np.float32, np.float64, np.float32)
+
+
 def test_array_on_the_left_compares():
     x = tensor([1.0, 2.0, 3.0], requires_grad=True)
     array = np.array([3.0, 2.0, 1.0], np.float32)
