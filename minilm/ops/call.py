@@ -68,7 +68,7 @@ def caller(op: Any) -> Callable[..., Any]:
                 break
         outputs = tuple([wrap(r) for r in results])
         if state.anomaly:
-            anomaly.check_forward(op, arrays, results)
+            anomaly.check_forward(op, arrays, results, (*rest, *options.values()))
         if ctx is not NO_TAPE:
             _record(ctx, inputs, outputs, broadcasts)
             if fused:
