@@ -9,7 +9,7 @@ import numpy as np
 
 from minilm import dtypes
 from minilm.device import Device
-from minilm.errors import DeviceError, DtypeError, ShapeError
+from minilm.errors import DeviceError, DtypeError, MinilmError, ShapeError
 from minilm.tensor import Tensor, _to_array
 
 Shape = Any
@@ -52,6 +52,8 @@ def from_dlpack(source: Any) -> Tensor:
         raise DeviceError("from_dlpack: this array is on a GPU; copy it to the CPU first")
     try:
         array = np.from_dlpack(source)
+    except MinilmError:
+        raise
     except RuntimeError as error:
         raise DtypeError(
             f"from_dlpack: NumPy cannot share this array of {getattr(source, 'dtype', 'unknown type')} ({error})"
