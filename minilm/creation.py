@@ -9,7 +9,7 @@ import numpy as np
 
 from minilm import dtypes
 from minilm.device import Device
-from minilm.errors import DtypeError, ShapeError
+from minilm.errors import DeviceError, DtypeError, MinilmError, ShapeError
 from minilm.tensor import Tensor, _to_array
 
 Shape = Any
@@ -41,8 +41,24 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def from_dlpack(source: Any) -> Tensor:
-    """A tensor that shares the memory of any array with `__dlpack__` (PyTorch, JAX, CuPy, NumPy)."""
-    return Tensor(np.from_dlpack(source))
+    """A tensor that shares the memory of any array with `__dlpack__` (PyTorch, JAX, CuPy, NumPy).
+
+    Errors: DtypeError for what is no such array or has an element type that NumPy lacks (bfloat16),
+    DeviceError for one on a GPU, BufferError where its owner does not share it (it requires a gradient).
+    """
+    if not hasattr(source, "__dlpack__"):
+        raise DtypeError(f"from_dlpack: an array with __dlpack__ was expected, not {type(source).__name__}")
+    if source.__dlpack_device__()[0] == 2:  # kDLCUDA
+        raise DeviceError("from_dlpack: this array is on a GPU; copy it to the CPU first")
+    try:
+        array = np.from_dlpack(source)
+    except MinilmError:
+        raise
+    except RuntimeError as error:
+        raise DtypeError(
+            f"from_dlpack: NumPy cannot share this array of {getattr(source, 'dtype', 'unknown type')} ({error})"
+        ) from None
+    return Tensor(array)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = "cpu", requires_grad: bool = False) -> Tensor:

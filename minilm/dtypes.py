@@ -53,11 +53,17 @@ def checked(dtype: Any) -> np.dtype[Any]:
     """
     if dtype is float:
         return _default
-    found = np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise DtypeError(f"there is no element type {dtype!r}: tensors hold {_names()}") from None
     if found not in SUPPORTED:
-        names = ", ".join(str(d) for d in SUPPORTED)
-        raise DtypeError(f"tensors hold {names}; {found} is none of these")
+        raise DtypeError(f"tensors hold {_names()}; {found} is none of these")
     return found.newbyteorder("=")
+
+
+def _names() -> str:
+    return ", ".join(str(d) for d in SUPPORTED)
 
 
 def of_scalar(value: Any) -> np.dtype[Any]:

@@ -57,6 +57,7 @@ class Node:
         needs: for each input, whether it wants a gradient.
         number: rises with every node of the process, so falling numbers are a topological order.
         shapes: the inputs' shapes where a gradient must be summed back to them, else None.
+        output_shape: the output's shape, for pictures; set once recorded, and only where there is one output.
         outputs: `(shape, dtype)` of each output where there are several, else None.
         hooks: functions to call with an output's gradient, by output.
     """
@@ -71,11 +72,13 @@ class Node:
         "needs",
         "number",
         "op",
+        "output_shape",
         "outputs",
         "shapes",
         "site",
     )
 
+    output_shape: tuple[int, ...]
     materialize = True  # outputs that nothing used enter backward as zeros
 
     def __init__(self, op: Any, needs: tuple[bool, ...]) -> None:

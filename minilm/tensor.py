@@ -245,12 +245,15 @@ class Tensor(TensorMethods):
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The NumPy array, sharing memory. Errors: AutogradError if it requires a gradient."""
+        self._refuse_gradient("numpy", "NumPy", "t.detach().numpy()")
+        return Device("cpu").receive(self.array)  # type: ignore[no-any-return]
+
+    def _refuse_gradient(self, name: str, taker: str, instead: str) -> None:
         if self.requires_grad:
             raise AutogradError(
-                "numpy: this tensor requires a gradient, which NumPy would drop without a word; "
-                "say that you want that: t.detach().numpy()"
+                f"{name}: this tensor requires a gradient, which {taker} would drop without a word; "
+                f"say that you want that: {instead}"
             )
-        return Device("cpu").receive(self.array)  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -266,7 +269,8 @@ class Tensor(TensorMethods):
         return call_function(function, args, kwargs)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
-        return self.numpy().__dlpack__(**kwargs)
+        self._refuse_gradient("dlpack", "its taker", "t.detach()")
+        return self.array.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
@@ -301,7 +305,7 @@ class Tensor(TensorMethods):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
+        if self.dtype.kind not in "iub":
             raise TypeError(f"only an integer tensor can be an index, and this one is {self.dtype}")
         return int(self.item())
 
@@ -309,7 +313,14 @@ class Tensor(TensorMethods):
         return bool((self.array == (value.array if isinstance(value, Tensor) else value)).any())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item() if self.array.size == 1 and not self.ndim else str(self), spec)
+        if not self.ndim:
+            return format(self.item(), spec)
+        try:
+            return format(str(self), spec)
+        except ValueError:
+            raise ShapeError(
+                f"the format {spec!r} is for one number, and this tensor has shape {self.shape}; format t.item()"
+            ) from None
 
     def __hash__(self) -> int:
         return id(self)

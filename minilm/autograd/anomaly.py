@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minilm.device import array_module
 from minilm.errors import AnomalyError
 from minilm.modes import state
@@ -18,23 +20,26 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
     """Inside, every operation's results are searched, forward and backward.
 
     Errors: AnomalyError naming the operation, the source line that called it and its inputs' ranges.
-    Slow: each result is read once more.
+    NumPy's warnings about the same are silent meanwhile. Slow: each result is read once more.
     """
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
+        self._before: list[tuple[bool, np.errstate]] = []
 
     def __enter__(self) -> None:
-        self._before.append(state.anomaly)
+        quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")
+        quiet.__enter__()
+        self._before.append((state.anomaly, quiet))
         state.anomaly = True
 
     def __exit__(self, *_: object) -> None:
-        state.anomaly = self._before.pop()
+        state.anomaly, quiet = self._before.pop()
+        quiet.__exit__(None, None, None)
 
 
-def check_forward(op: Any, inputs: Any, outputs: Any) -> None:
-    """Raise if one of the `outputs` (arrays) has a NaN or infinity that no input had."""
-    born = _born(inputs, outputs)
+def check_forward(op: Any, inputs: Any, outputs: Any, options: Any = ()) -> None:
+    """Raise if one of the `outputs` (arrays) has a NaN or infinity that no input and no option had."""
+    born = _born([*inputs, *options], outputs)
     if born:
         raise AnomalyError(
             f"{op.name}: {born} was born in its forward pass, called at {describe_site(call_site())}\n"

@@ -109,6 +109,8 @@ class Function:
         ctx.connect(inputs, outputs)
         if len(outputs) > 1:
             ctx.outputs = tuple((o.shape, o.dtype) for o in outputs)
+        else:
+            ctx.output_shape = outputs[0].shape
         for index, output in enumerate(outputs):
             if output.dtype.kind == "f" and not quiet[index]:
                 output._node, output._index, output._requires_grad = ctx, index, True

@@ -45,6 +45,8 @@ def attach_all() -> None:
             setattr(Tensor, op.name + "_", inplace.in_place(op))
     for operator, name in _OPERATORS.items():
         setattr(Tensor, operator, registry.get(name).apply)
+    for operator in ("__eq__", "__ne__"):
+        setattr(Tensor, operator, _comparing(getattr(Tensor, operator)))
     for stem in _REFLECTED:
         setattr(Tensor, f"__r{stem}__", _reflected(registry.get(_OPERATORS[f"__{stem}__"]).apply))
     for operator, name in _IN_PLACE.items():
@@ -65,6 +67,17 @@ def _gathering(function: Any) -> Any:
     method.__name__ = method.__qualname__ = function.__name__
     method.__doc__ = function.__doc__
     return method
+
+
+def _comparing(function: Any) -> Any:
+    """== and !=, which have an answer for everything: `t == None` is False, as in PyTorch."""
+
+    def operator(self: Tensor, other: Any) -> Any:
+        numbers = isinstance(other, (Tensor, np.ndarray, np.generic, int, float))
+        return function(self, other) if numbers or hasattr(other, "__cuda_array_interface__") else NotImplemented
+
+    operator.__doc__ = function.__doc__
+    return operator
 
 
 def _reflected(function: Any) -> Any:

@@ -68,7 +68,7 @@ def caller(op: Any) -> Callable[..., Any]:
                 break
         outputs = tuple([wrap(r) for r in results])
         if state.anomaly:
-            anomaly.check_forward(op, arrays, results)
+            anomaly.check_forward(op, arrays, results, (*rest, *options.values()))
         if ctx is not NO_TAPE:
             _record(ctx, inputs, outputs, broadcasts)
             if fused:
@@ -92,13 +92,20 @@ def caller(op: Any) -> Callable[..., Any]:
 def _record(node: Node, inputs: Any, outputs: tuple[Tensor, ...], broadcasts: bool) -> None:
     """Join the new node to what made the inputs, and the outputs to the node."""
     node.connect([x if isinstance(x, Tensor) else None for x in inputs], outputs)
-    if len(outputs) > 1:
-        node.outputs = tuple((o.array.shape, o.array.dtype) for o in outputs)
-    elif broadcasts:
-        shape = outputs[0].array.shape
-        shapes = tuple([x.array.shape if isinstance(x, Tensor) else None for x in inputs])
-        if any(s is not None and s != shape for s in shapes):
-            node.shapes = shapes
+    if len(outputs) == 1:
+        (output,) = outputs
+        array = output.array
+        node.output_shape = shape = array.shape
+        if broadcasts:
+            shapes = tuple([x.array.shape if isinstance(x, Tensor) else None for x in inputs])
+            for s in shapes:
+                if s is not None and s != shape:
+                    node.shapes = shapes
+                    break
+        if array.dtype.kind == "f":
+            output._node, output._requires_grad = node, True
+        return
+    node.outputs = tuple((o.array.shape, o.array.dtype) for o in outputs)
     for index, output in enumerate(outputs):
         if output.array.dtype.kind == "f":
             output._node, output._index, output._requires_grad = node, index, True

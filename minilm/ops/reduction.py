@@ -16,7 +16,7 @@ from minilm.ops.joining import cat
 from minilm.ops.pointwise import exp, sqrt, square
 from minilm.ops.registry import Composite, Primitive, Sample, options, sample
 from minilm.ops.selection import abs, eq, isinf, maximum, minimum, where
-from minilm.ops.shape import _axis, expand, reshape
+from minilm.ops.shape import _axis, cast, expand, reshape
 
 DIMS = [None, 0, -1, (0, 2)]
 
@@ -44,13 +44,14 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
 
     def forward(ctx, x, dim=None, keepdim=False, dtype=None):
         axes = _axes("sum", dim, x.ndim)
-        ctx.shape, ctx.kept = x.shape, _kept(x.shape, axes)
+        ctx.shape, ctx.kept, ctx.dtype = x.shape, _kept(x.shape, axes), x.dtype
         if dtype is None:
             dtype = x.dtype if x.dtype.kind == "f" else "int64"
         return array_module(x).sum(x, axis=axes, keepdims=keepdim, dtype=dtype)
 
     def backward(ctx, dz):
-        return expand(reshape(dz, ctx.kept), ctx.shape)
+        dx = expand(reshape(dz, ctx.kept), ctx.shape)
+        return dx if dx.dtype == ctx.dtype else cast(dx, ctx.dtype)
 
 
 sum = Sum.apply
