@@ -11,7 +11,7 @@ from minilm import kernels
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.modes import state
-from minilm.ops.inplace import check_writable, copy_, overwrite
+from minilm.ops.inplace import Copy, _broadcasts_to, check_writable, overwrite
 from minilm.ops.registry import Composite, Primitive, options, sample
 from minilm.ops.shape import _axis, reshape
 from minilm.tensor import Tensor, wrap
@@ -39,7 +39,10 @@ def _is_basic(index: Index) -> bool:
     """True for integers, slices, None and `...`: what NumPy answers with a view."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(
-        part is None or part is ... or isinstance(part, slice) or (isinstance(part, (int, np.integer)) and not isinstance(part, bool))
+        part is None
+        or part is ...
+        or isinstance(part, slice)
+        or (isinstance(part, (int, np.integer)) and not isinstance(part, bool))
         for part in parts
     )
 
@@ -139,9 +142,7 @@ class IndexPut(Primitive, shapes="(?), (?) -> (?)", method=False):
         try:
             z[index] = value
         except ValueError:
-            raise ShapeError(
-                f"x[index] = value: a value of shape {shape} does not fit {x[index].shape}"
-            ) from None
+            raise ShapeError(f"x[index] = value: a value of shape {shape} does not fit {x[index].shape}") from None
         return z
 
     def backward(ctx, dz):
@@ -167,6 +168,9 @@ def _setitem(self: Tensor, index: Index, value: Any) -> None:
     index = _plain_index(index)
     given = value if isinstance(value, Tensor) else Tensor(value, dtype=None if hasattr(value, "dtype") else self.dtype)
     given = given.to(self.dtype)
+    if given.ndim and given.shape[0] == 1:
+        # axes of size 1 in front beyond the target's are no misfit; without them the way is the usual one
+        given = reshape(given, given.shape[_leading_ones(given.shape) :])
     if not (state.recording and (self.requires_grad or given.requires_grad)):
         try:
             self.array[index] = given.array
@@ -177,9 +181,16 @@ def _setitem(self: Tensor, index: Index, value: Any) -> None:
         if self._version is not None:
             self._version.bump("x[index] = value")
     elif _is_basic(index):
-        copy_(getitem(self, index), given)
+        target = getitem(self, index)
+        if not _broadcasts_to(given.shape, target.shape):
+            raise ShapeError(f"x[index] = value: a value of shape {given.shape} does not fit {target.shape}")
+        overwrite(target, Copy.apply(target, given), "x[index] = value")
     else:
         overwrite(self, index_put(self, given, index), "x[index] = value")
+
+
+def _leading_ones(shape: tuple[int, ...]) -> int:
+    return next((at for at, size in enumerate(shape) if size != 1), len(shape))
 
 
 Tensor.__getitem__ = getitem  # type: ignore[method-assign]
@@ -213,9 +224,13 @@ def _along(name: str, x: Any, dim: int, index: Any) -> Index:
     if array.ndim != len(x.shape):
         raise ShapeError(f"{name}: the index {array.shape} must have as many axes as x {tuple(x.shape)}")
     if any(n > m for a, (n, m) in enumerate(zip(array.shape, x.shape)) if a != axis):
-        raise ShapeError(f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}")
+        raise ShapeError(
+            f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}"
+        )
     if array.size and not (array.min() >= 0 and array.max() < x.shape[axis]):
-        raise IndexError(f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}")
+        raise IndexError(
+            f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}"
+        )
     return _grid(array, axis) if array.ndim else ...
 
 
