@@ -146,7 +146,7 @@ def check_writable(tensor: Tensor, name: str) -> None:
         )
     if not tensor.array.flags.writeable:
         raise AutogradError(f"{name}: the memory of this tensor of shape {tensor.shape} is read-only")
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.array.strides, tensor.shape)):
+    if tensor.array.size and any(stride == 0 and size > 1 for stride, size in zip(tensor.array.strides, tensor.shape)):
         raise AutogradError(
             f"{name}: in this expanded tensor of shape {tensor.shape} several elements share one place in "
             "memory; use x.clone() first"
