@@ -15,7 +15,7 @@ from minilm.ops.indexing import getitem, take_along_dim
 from minilm.ops.joining import cat
 from minilm.ops.pointwise import exp, sqrt, square
 from minilm.ops.registry import Composite, Primitive, Sample, options, sample
-from minilm.ops.selection import abs, eq, isinf, maximum, minimum, where
+from minilm.ops.selection import abs, eq, maximum, minimum, sign, where  # noqa: A004
 from minilm.ops.shape import _axis, expand, reshape
 
 DIMS = [None, 0, -1, (0, 2)]
@@ -284,7 +284,7 @@ class Logsumexp(Primitive, shapes="(...) -> (?)", dtypes="float"):
     def backward(ctx, dz):
         x, z = ctx.saved
         z = reshape(z, ctx.kept)
-        return reshape(dz, ctx.kept) * exp(x - where(isinf(z), 0.0, z))
+        return reshape(dz, ctx.kept) * exp(x - where(eq(z, -math.inf), 0.0, z))
 
 
 class EuclideanNorm(Primitive, shapes="(...) -> (?)", dtypes="float", method=False):
@@ -324,8 +324,10 @@ class Norm(Composite, shapes="(...) -> (?)"):
         if p == 1:
             return sum(abs(x), dim, keepdim)
         if p == 0:
-            return sum(where(eq(x, 0), 0.0, 1.0), dim, keepdim)
-        return sum(abs(x) ** p, dim, keepdim) ** (1 / p)
+            return sum(sign(abs(x)), dim, keepdim)
+        total = sum(abs(x) ** p, dim, keepdim)
+        zero = eq(total, 0)  # where the root's slope is infinite; the norm's is taken as 0, as in PyTorch
+        return where(zero, 0.0, where(zero, 1.0, total) ** (1 / p))
 
 
 class All(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False):
@@ -341,7 +343,7 @@ class All(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False)
         return torch.all(x) if dim is None else torch.all(x, dim, keepdim)
 
 
-class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False, name="any"):
+class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False, name="any"):  # noqa: N801
     """z = whether some x is true (not 0) along `dim`"""
 
     domain = "bool"
@@ -355,6 +357,6 @@ class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False
 
 
 mean, var, std, amax, amin = Mean.apply, Var.apply, Std.apply, Amax.apply, Amin.apply
-argmax, argmin, max, min = Argmax.apply, Argmin.apply, Max.apply, Min.apply  # noqa: A001
+argmax, argmin, max, min = Argmax.apply, Argmin.apply, Max.apply, Min.apply
 prod, cumsum, logsumexp = Prod.apply, Cumsum.apply, Logsumexp.apply
-euclidean_norm, norm, all, any = EuclideanNorm.apply, Norm.apply, All.apply, Any_.apply  # noqa: A001
+euclidean_norm, norm, all, any = EuclideanNorm.apply, Norm.apply, All.apply, Any_.apply
