@@ -16,7 +16,7 @@ from minilm.ops.joining import cat
 from minilm.ops.pointwise import exp, sqrt, square
 from minilm.ops.registry import Composite, Primitive, Sample, options, sample
 from minilm.ops.selection import abs, eq, maximum, minimum, sign, where  # noqa: A004
-from minilm.ops.shape import _axis, expand, reshape
+from minilm.ops.shape import _axis, cast, expand, reshape
 
 DIMS = [None, 0, -1, (0, 2)]
 
@@ -44,12 +44,13 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
 
     def forward(ctx, x, dim=None, keepdim=False, dtype=None):
         axes = _axes("sum", dim, x.ndim)
-        ctx.shape, ctx.kept = x.shape, _kept(x.shape, axes)
+        ctx.shape, ctx.kept, ctx.dtype = x.shape, _kept(x.shape, axes), x.dtype
         if dtype is None:
             dtype = x.dtype if x.dtype.kind == "f" else "int64"
         return array_module(x).sum(x, axis=axes, keepdims=keepdim, dtype=dtype)
 
     def backward(ctx, dz):
+        dz = dz if dz.dtype == ctx.dtype else cast(dz, ctx.dtype)
         return expand(reshape(dz, ctx.kept), ctx.shape)
 
 
@@ -73,7 +74,8 @@ class Mean(Composite, shapes="(...) -> (?)"):
     def definition(x, dim=None, keepdim=False):
         if x.dtype.kind != "f":
             raise ShapeError(f"mean: the elements are {x.dtype}; convert them first: x.float().mean()")
-        return sum(x, dim, keepdim) / math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
+        count = math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
+        return sum(x, dim, keepdim) / count
 
 
 class Var(Composite, shapes="(...) -> (?)"):
@@ -86,7 +88,9 @@ class Var(Composite, shapes="(...) -> (?)"):
             correction = int(unbiased)
         count = math.prod(x.shape[axis] for axis in _axes("var", dim, len(x.shape)))
         total = sum(square(x - mean(x, dim, True)), dim, keepdim)
-        return total / (count - correction) if count > correction else total / 0.0
+        if count > correction:
+            return total / (count - correction)
+        return total * (math.inf if count > 1 else math.nan)  # what total / 0 is, said without a warning
 
     def torch(torch, x, dim=None, correction=1, keepdim=False):
         return torch.var(x, dim, correction=correction, keepdim=keepdim)
@@ -228,6 +232,7 @@ class Prod(Composite, shapes="(...) -> (?)"):
     samples = [Sample(), *options(dim=[0, -1], keepdim=[False, True]), sample((0, 3), dim=0), sample((1, 3), dim=0)]
 
     def definition(x, dim=None, keepdim=False):
+        x = x if x.dtype.kind == "f" else cast(x, np.dtype("int64"))
         axis = 0 if dim is None else _axis("prod", dim, len(x.shape))
         z = reshape(x, (-1,)) if dim is None or not x.shape else movedim(x, axis, 0)
         if not z.shape[0]:
