@@ -7,7 +7,7 @@ from typing import Any
 
 from minilm import kernels
 from minilm.errors import DtypeError, ShapeError
-from minilm.ops.reduction import sum
+from minilm.ops.reduction import sum  # noqa: A004
 from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import permute, reshape
 

@@ -57,6 +57,7 @@ def test_spread_of_few_elements(name, both):
         one, none = m.tensor([[1.5], [2.5]], dtype=m.float64), m.zeros(2, 0, dtype=m.float64)
         f = getattr(m, name)
         seen = [f(one, 1), f(one, 1, correction=0), f(one), f(none, 1), f(none, 1, correction=0), f(one, 0)]
+        seen += [f(one, correction=2), f(one, correction=3)]
         return [*seen, getattr(one, name)(0, unbiased=False), f(one, (0, 1), keepdim=True)]
 
     both(story)
