@@ -11,10 +11,11 @@ import os
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# The machines of CI are shared: a test that waits for a processor is not wrong.
-settings.register_profile("minilm", deadline=None)
+# The machines of CI are shared: a test that waits for a processor is not wrong. Our fixtures are oracles,
+# the same for every example.
+settings.register_profile("minilm", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("minilm")
 
 REQUIRED = frozenset(filter(None, os.environ.get("MINILM_REQUIRE", "").split(",")))

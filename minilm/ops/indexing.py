@@ -11,10 +11,10 @@ from minilm import kernels
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.modes import state
-from minilm.ops.inplace import check_writable, copy_, overwrite
+from minilm.ops.inplace import Copy, _broadcasts_to, check_writable, overwrite
 from minilm.ops.registry import Composite, Primitive, options, sample
 from minilm.ops.shape import _axis, reshape
-from minilm.tensor import Tensor, wrap
+from minilm.tensor import Tensor
 
 Index = Any
 
@@ -39,7 +39,10 @@ def _is_basic(index: Index) -> bool:
     """True for integers, slices, None and `...`: what NumPy answers with a view."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(
-        part is None or part is ... or isinstance(part, slice) or (isinstance(part, (int, np.integer)) and not isinstance(part, bool))
+        part is None
+        or part is ...
+        or isinstance(part, slice)
+        or (isinstance(part, (int, np.integer)) and not isinstance(part, bool))
         for part in parts
     )
 
@@ -48,6 +51,36 @@ def _as_view(index: Index) -> Index:
     """A basic index that gives a view even of a single element (NumPy would give a scalar)."""
     parts = index if isinstance(index, tuple) else (index,)
     return parts if any(part is ... for part in parts) else (*parts, ...)
+
+
+def _integers_first(x: Any, index: Index) -> tuple[Any, Index]:
+    """Where an index mixes integers with arrays: the view of x at the integers, and the index into that.
+
+    So PyTorch reads it: in x[0, :, [1, 2]] the array's axis stays where it is. NumPy counts the integer
+    among the arrays, and because of the slice between them moves their axis to the front.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    if not any(_is_integer(part) for part in parts):
+        return x, index
+    view: list[Any] = []
+    rest: list[Any] = []
+    for part in parts:
+        if _is_integer(part):
+            view.append(part)
+        elif part is ...:
+            view.append(part)
+            rest.append(part)
+        elif part is None or isinstance(part, slice):
+            view.append(part)
+            rest.append(slice(None))
+        else:  # an array; a mask covers as many axes as it has
+            view += [slice(None)] * (np.ndim(part) if np.asarray(part).dtype == bool else 1)
+            rest.append(part)
+    return x[tuple(view)], tuple(rest)
+
+
+def _is_integer(part: Any) -> bool:
+    return isinstance(part, (int, np.integer)) and not isinstance(part, bool)
 
 
 class Getitem(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method=False):
@@ -71,7 +104,10 @@ class Getitem(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True, method
     def forward(ctx, x, index):
         index = _plain_index(index)
         ctx.shape, ctx.index = x.shape, index
-        return x[_as_view(index)] if _is_basic(index) else x[index]
+        if _is_basic(index):
+            return x[_as_view(index)]
+        part, rest = _integers_first(x, index)
+        return part[rest]
 
     def backward(ctx, dz):
         return index_scatter(dz, ctx.index, ctx.shape)
@@ -99,7 +135,8 @@ class IndexScatter(Primitive, shapes="(...) -> (?)", dtypes="keep", method=False
         if not _is_basic(index):
             if getattr(index, "dtype", None) is not None and index.dtype.kind in "iu":
                 return _scatter_rows(x, index, shape)
-            xp.add.at(z, index, x)
+            part, rest = _integers_first(z, index)
+            xp.add.at(part, rest, x)
             return z
         z[_as_view(index)] = x
         return z
@@ -136,12 +173,11 @@ class IndexPut(Primitive, shapes="(?), (?) -> (?)", method=False):
         ctx.index = index = _plain_index(index)
         ctx.shape = shape = np.shape(value)
         z = x.copy()
+        part, rest = _integers_first(z, index)
         try:
-            z[index] = value
+            part[rest] = value
         except ValueError:
-            raise ShapeError(
-                f"x[index] = value: a value of shape {shape} does not fit {x[index].shape}"
-            ) from None
+            raise ShapeError(f"x[index] = value: a value of shape {shape} does not fit {part[rest].shape}") from None
         return z
 
     def backward(ctx, dz):
@@ -167,19 +203,30 @@ def _setitem(self: Tensor, index: Index, value: Any) -> None:
     index = _plain_index(index)
     given = value if isinstance(value, Tensor) else Tensor(value, dtype=None if hasattr(value, "dtype") else self.dtype)
     given = given.to(self.dtype)
+    if given.ndim and given.shape[0] == 1:
+        # axes of size 1 in front beyond the target's are no misfit; without them the way is the usual one
+        given = reshape(given, given.shape[_leading_ones(given.shape) :])
     if not (state.recording and (self.requires_grad or given.requires_grad)):
+        part, rest = (self.array, index) if _is_basic(index) else _integers_first(self.array, index)
         try:
-            self.array[index] = given.array
+            part[rest] = given.array
         except ValueError:
             raise ShapeError(
-                f"x[index] = value: a value of shape {given.shape} does not fit {self.array[index].shape}"
+                f"x[index] = value: a value of shape {given.shape} does not fit {part[rest].shape}"
             ) from None
         if self._version is not None:
             self._version.bump("x[index] = value")
     elif _is_basic(index):
-        copy_(getitem(self, index), given)
+        target = getitem(self, index)
+        if not _broadcasts_to(given.shape, target.shape):
+            raise ShapeError(f"x[index] = value: a value of shape {given.shape} does not fit {target.shape}")
+        overwrite(target, Copy.apply(target, given), "x[index] = value")
     else:
         overwrite(self, index_put(self, given, index), "x[index] = value")
+
+
+def _leading_ones(shape: tuple[int, ...]) -> int:
+    return next((at for at, size in enumerate(shape) if size != 1), len(shape))
 
 
 Tensor.__getitem__ = getitem  # type: ignore[method-assign]
@@ -213,9 +260,13 @@ def _along(name: str, x: Any, dim: int, index: Any) -> Index:
     if array.ndim != len(x.shape):
         raise ShapeError(f"{name}: the index {array.shape} must have as many axes as x {tuple(x.shape)}")
     if any(n > m for a, (n, m) in enumerate(zip(array.shape, x.shape)) if a != axis):
-        raise ShapeError(f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}")
+        raise ShapeError(
+            f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}"
+        )
     if array.size and not (array.min() >= 0 and array.max() < x.shape[axis]):
-        raise IndexError(f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}")
+        raise IndexError(
+            f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}"
+        )
     return _grid(array, axis) if array.ndim else ...
 
 
@@ -351,8 +402,10 @@ class OneHot(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=Fal
     def forward(ctx, x, num_classes=-1):
         if x.dtype.kind not in "iu":
             raise DtypeError(f"one_hot: indices must be integers, not {x.dtype}")
+        if num_classes == -1 and not x.size:
+            raise ShapeError("one_hot: with no indices the number of classes must be given")
         xp = array_module(x)
-        classes = int(x.max()) + 1 if num_classes == -1 and x.size else num_classes
+        classes = int(x.max()) + 1 if num_classes == -1 else num_classes
         if x.size and not (x.min() >= 0 and x.max() < classes):
             raise ShapeError(f"one_hot: index {x.min()} ... {x.max()} leaves 0 ... {classes - 1}")
         return (x[..., None] == xp.arange(classes)).astype(np.int64)
@@ -425,6 +478,9 @@ class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
         if not 0 <= k <= (x.shape[axis] if x.ndim else 1):
             raise ShapeError(f"topk: {k} elements were asked for, axis {dim} of {x.shape} has fewer")
         ctx.shape = x.shape
+        if not x.ndim:
+            ctx.grid = ...
+            return x.copy(), np.zeros((), np.int64)
         indices = _order(x, axis, largest)[(slice(None),) * axis + (slice(0, k),)]
         ctx.grid = grid = _grid(indices, axis)
         return x[grid], indices

@@ -20,6 +20,7 @@ from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError, ShapeError
 from minilm.modes import state
 from minilm.ops.registry import Primitive, sample
+from minilm.tape import Node, Version
 from minilm.tensor import Tensor, wrap
 
 
@@ -116,13 +117,22 @@ def overwrite(tensor: Tensor, value: Tensor, name: str) -> Tensor:
         return tensor
     if base is None or before is None:
         # The tensor itself may be a base: its views must look again.
-        tensor._node, tensor._index, tensor._requires_grad = value.node, value._index, True
-        tensor._generation += 1
+        _take_place(tensor, value)
         return tensor
-    written = ViewWrite.apply(before, value, tensor._steps)
-    base._node, base._index, base._requires_grad = written._node, written._index, True
-    base._generation += 1
+    _take_place(base, ViewWrite.apply(before, value, tensor._steps))
     return tensor
+
+
+def _take_place(tensor: Tensor, value: Tensor) -> None:
+    """Give `tensor` the history of `value`; a gradient that it retains is that of the new value from now on."""
+    old, index = tensor._node, tensor._index
+    tensor._node, tensor._index, tensor._requires_grad = value.node, value._index, True
+    tensor._generation += 1
+    kept = (old.hooks or {}).get(index, {}) if old is not None else {}
+    for key, hook in list(kept.items()):
+        if hasattr(hook, "retains_for") and hook.retains_for() is tensor:
+            del kept[key]
+            tensor.retain_grad()
 
 
 def check_writable(tensor: Tensor, name: str) -> None:
@@ -148,13 +158,30 @@ def _castable(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     return dtypes._KIND[source.kind] <= dtypes._KIND[target.kind]
 
 
+def _keep_old_value(node: Node, array: Any) -> None:
+    """Where `node` saved the very array that is about to be overwritten by it, let it keep a copy.
+
+    `y.mul_(w)` needs the old y for w's gradient; without the copy it would forbid its own backward.
+    """
+    positions = [i for i, value in enumerate(node._saved) if value is array]
+    if not positions:
+        return
+    copy, saved, origins = array.copy(), list(node._saved), list(node._origins)
+    for i in positions:
+        saved[i], origins[i] = copy, origins[i] and (origins[i][0], Version(), 0)
+    node._saved, node._origins = tuple(saved), tuple(origins)
+
+
 def in_place(op: Any) -> Any:
     """The method `name_` for the operation `name`."""
     name = op.name + "_"
 
     def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
         check_writable(self, name)
-        return overwrite(self, op.apply(self, *args, **options), name)
+        result = op.apply(self, *args, **options)
+        if result._node is not None:
+            _keep_old_value(result._node, self.array)
+        return overwrite(self, result, name)
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`{op.name}`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."
@@ -165,17 +192,24 @@ def copy_(self: Tensor, source: Any) -> Tensor:
     """Take the values of `source`, broadcast to this shape and converted to this type."""
     check_writable(self, "copy_")
     given = source if isinstance(source, Tensor) else Tensor(source)
-    if np.broadcast_shapes(given.shape, self.shape) != self.shape:
+    if not _broadcasts_to(given.shape, self.shape):
         raise ShapeError(f"copy_: a source of shape {given.shape} does not broadcast to {self.shape}")
     return overwrite(self, Copy.apply(self, given.to(self.dtype)), "copy_")
+
+
+def _broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` can be repeated to `target`."""
+    lead = len(target) - len(shape)
+    return lead >= 0 and all(n in (1, m) for n, m in zip(shape, target[lead:]))
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Set every element to `value`."""
     check_writable(self, "fill_")
-    filled = wrap(array_module(self.array).asarray(value.item() if isinstance(value, Tensor) else value))
-    filled.array = filled.array.astype(self.dtype)
-    return overwrite(self, Copy.apply(self, filled), "fill_")
+    number = value if isinstance(value, Tensor) else wrap(array_module(self.array).asarray(value).astype(self.dtype))
+    if number.ndim:
+        raise ShapeError(f"fill_: one number was expected, and the value has the shape {number.shape}")
+    return overwrite(self, Copy.apply(self, number.to(self.dtype)), "fill_")
 
 
 def zero_(self: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from minilm import kernels
-from minilm.errors import ShapeError
-from minilm.ops.reduction import sum
+from minilm.errors import DtypeError, ShapeError
+from minilm.ops.reduction import sum  # noqa: A004
 from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import permute, reshape
 
@@ -55,6 +55,11 @@ class Matmul(Composite, shapes="(?), (?) -> (?)"):
     ]
 
     def definition(x, y):
+        for operand in (x, y):
+            if not hasattr(operand, "shape"):
+                raise DtypeError(
+                    f"matmul: a tensor or an array was expected, not {type(operand).__name__}: {operand!r}"
+                )
         column, row = len(y.shape) == 1, len(x.shape) == 1
         a = reshape(x, (1, *x.shape)) if row else x
         b = reshape(y, (*y.shape, 1)) if column else y
@@ -123,8 +128,9 @@ class Bmm(Composite, shapes="(B, N, K), (B, K, M) -> (B, N, M)"):
     def definition(x, y):
         _axes_are("bmm", (x, 3), (y, 3))
         if x.shape[0] != y.shape[0]:
-            raise ShapeError(f"bmm: {tuple(x.shape)} and {tuple(y.shape)} are not as many matrices: "
-                             f"{x.shape[0]} is not {y.shape[0]}")
+            raise ShapeError(
+                f"bmm: {tuple(x.shape)} and {tuple(y.shape)} are not as many matrices: {x.shape[0]} is not {y.shape[0]}"
+            )
         return matrix_product(x, y)
 
 

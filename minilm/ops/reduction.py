@@ -15,7 +15,7 @@ from minilm.ops.indexing import getitem, take_along_dim
 from minilm.ops.joining import cat
 from minilm.ops.pointwise import exp, sqrt, square
 from minilm.ops.registry import Composite, Primitive, Sample, options, sample
-from minilm.ops.selection import abs, eq, isinf, maximum, minimum, where
+from minilm.ops.selection import abs, eq, maximum, minimum, sign, where  # noqa: A004
 from minilm.ops.shape import _axis, cast, expand, reshape
 
 DIMS = [None, 0, -1, (0, 2)]
@@ -50,8 +50,8 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
         return array_module(x).sum(x, axis=axes, keepdims=keepdim, dtype=dtype)
 
     def backward(ctx, dz):
-        dx = expand(reshape(dz, ctx.kept), ctx.shape)
-        return dx if dx.dtype == ctx.dtype else cast(dx, ctx.dtype)
+        dz = dz if dz.dtype == ctx.dtype else cast(dz, ctx.dtype)
+        return expand(reshape(dz, ctx.kept), ctx.shape)
 
 
 sum = Sum.apply
@@ -74,7 +74,8 @@ class Mean(Composite, shapes="(...) -> (?)"):
     def definition(x, dim=None, keepdim=False):
         if x.dtype.kind != "f":
             raise ShapeError(f"mean: the elements are {x.dtype}; convert them first: x.float().mean()")
-        return sum(x, dim, keepdim) / math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
+        count = math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
+        return sum(x, dim, keepdim) / count
 
 
 class Var(Composite, shapes="(...) -> (?)"):
@@ -87,7 +88,9 @@ class Var(Composite, shapes="(...) -> (?)"):
             correction = int(unbiased)
         count = math.prod(x.shape[axis] for axis in _axes("var", dim, len(x.shape)))
         total = sum(square(x - mean(x, dim, True)), dim, keepdim)
-        return total / (count - correction) if count > correction else total / 0.0
+        if count > correction:
+            return total / (count - correction)
+        return total * (math.inf if count > 1 else math.nan)  # what total / 0 is, said without a warning
 
     def torch(torch, x, dim=None, correction=1, keepdim=False):
         return torch.var(x, dim, correction=correction, keepdim=keepdim)
@@ -229,6 +232,7 @@ class Prod(Composite, shapes="(...) -> (?)"):
     samples = [Sample(), *options(dim=[0, -1], keepdim=[False, True]), sample((0, 3), dim=0), sample((1, 3), dim=0)]
 
     def definition(x, dim=None, keepdim=False):
+        x = x if x.dtype.kind == "f" else cast(x, np.dtype("int64"))
         axis = 0 if dim is None else _axis("prod", dim, len(x.shape))
         z = reshape(x, (-1,)) if dim is None or not x.shape else movedim(x, axis, 0)
         if not z.shape[0]:
@@ -285,7 +289,7 @@ class Logsumexp(Primitive, shapes="(...) -> (?)", dtypes="float"):
     def backward(ctx, dz):
         x, z = ctx.saved
         z = reshape(z, ctx.kept)
-        return reshape(dz, ctx.kept) * exp(x - where(isinf(z), 0.0, z))
+        return reshape(dz, ctx.kept) * exp(x - where(eq(z, -math.inf), 0.0, z))
 
 
 class EuclideanNorm(Primitive, shapes="(...) -> (?)", dtypes="float", method=False):
@@ -325,8 +329,10 @@ class Norm(Composite, shapes="(...) -> (?)"):
         if p == 1:
             return sum(abs(x), dim, keepdim)
         if p == 0:
-            return sum(where(eq(x, 0), 0.0, 1.0), dim, keepdim)
-        return sum(abs(x) ** p, dim, keepdim) ** (1 / p)
+            return sum(sign(abs(x)), dim, keepdim)
+        total = sum(abs(x) ** p, dim, keepdim)
+        zero = eq(total, 0)  # where the root's slope is infinite; the norm's is taken as 0, as in PyTorch
+        return where(zero, 0.0, where(zero, 1.0, total) ** (1 / p))
 
 
 class All(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False):
@@ -342,7 +348,7 @@ class All(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False)
         return torch.all(x) if dim is None else torch.all(x, dim, keepdim)
 
 
-class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False, name="any"):
+class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False, name="any"):  # noqa: N801
     """z = whether some x is true (not 0) along `dim`"""
 
     domain = "bool"
@@ -356,6 +362,6 @@ class Any_(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=False
 
 
 mean, var, std, amax, amin = Mean.apply, Var.apply, Std.apply, Amax.apply, Amin.apply
-argmax, argmin, max, min = Argmax.apply, Argmin.apply, Max.apply, Min.apply  # noqa: A001
+argmax, argmin, max, min = Argmax.apply, Argmin.apply, Max.apply, Min.apply
 prod, cumsum, logsumexp = Prod.apply, Cumsum.apply, Logsumexp.apply
-euclidean_norm, norm, all, any = EuclideanNorm.apply, Norm.apply, All.apply, Any_.apply  # noqa: A001
+euclidean_norm, norm, all, any = EuclideanNorm.apply, Norm.apply, All.apply, Any_.apply

@@ -294,8 +294,8 @@ class Maximum(Primitive, shapes=BINARY, smooth=False):
 
     def backward(ctx, dz):
         x, y = ctx.saved
-        half = where(eq(x, y), dz * 0.5, 0.0)
-        return where(gt(x, y), dz, half), where(gt(y, x), dz, half)
+        dwon = where(eq(x, y), dz * 0.5, dz)  # of a NaN neither is the larger: both get all, as in PyTorch
+        return where(lt(x, y), 0.0, dwon), where(gt(x, y), 0.0, dwon)
 
 
 class Minimum(Primitive, shapes=BINARY, smooth=False):
@@ -309,8 +309,8 @@ class Minimum(Primitive, shapes=BINARY, smooth=False):
 
     def backward(ctx, dz):
         x, y = ctx.saved
-        half = where(eq(x, y), dz * 0.5, 0.0)
-        return where(lt(x, y), dz, half), where(lt(y, x), dz, half)
+        dwon = where(eq(x, y), dz * 0.5, dz)
+        return where(gt(x, y), 0.0, dwon), where(lt(x, y), 0.0, dwon)
 
 
 abs, relu, leaky_relu = Abs.apply, Relu.apply, LeakyRelu.apply
