@@ -13,6 +13,7 @@ from minilm import nn, optim
 from minilm.nn import functional as F
 
 ml.manual_seed(0)
+ml.set_num_threads(1)  # these matrices are too small to be worth sharing out
 
 print("1. Softmax turns scores into shares: positive, and 1 in all")
 scores = ml.tensor([2.0, 1.0, 0.0, -1.0])
@@ -59,12 +60,6 @@ assert sharp > 0.9
 print("\n4. The causal mask: a score of minus infinity is a share of nothing, so nobody sees what comes later")
 
 
-def heat_map(weights):
-    """Rows look at columns; the darker the character, the larger the share, from 0 to 1."""
-    for row in weights.tolist():
-        print("      " + "".join(2 * " .:-=+*#%@"[min(int(share * 10), 9)] for share in row))
-
-
 later = ml.ones(T, T, dtype=ml.bool_).triu(1)
 weights = F.softmax((q @ k.transpose(-2, -1) / math.sqrt(D)).masked_fill(later, -math.inf), -1)
 by_hand = weights @ v
@@ -74,9 +69,9 @@ for row in weights.tolist():
     print("      " + "  ".join(f"{share:.2f}" if share else "   ." for share in row))
 print("   times v it equals F.scaled_dot_product_attention(q, k, v, is_causal=True), which is one kernel.")
 k2, v2 = k.clone(), v.clone()
-k2[3], v2[3] = 100.0, 100.0  # another token at position 3
+k2[3], v2[3] = 0.0, 10.0  # another token at position 3
 moved = (F.scaled_dot_product_attention(q, k2, v2, is_causal=True) - by_hand).abs().amax(-1)
-assert moved[:3].tolist() == [0, 0, 0] or moved[:3].max().item() < 1e-6
+assert moved[:3].max().item() < 1e-6
 assert moved[3:].min().item() > 0.1
 print("   another token at position 3 moves the results at 0 ... 4 by " + ", ".join(f"{m:.3g}" for m in moved.tolist()))
 
@@ -113,6 +108,7 @@ class LookBack(nn.Module):
 
 
 model = LookBack()
+print(f"   Guessing blindly costs ln {V} = {math.log(V):.3f}.")
 optimizer = optim.AdamW(model.parameters(), lr=0.01)
 test = ml.randint(0, V, (200, T))
 
@@ -123,31 +119,35 @@ def right_answers():
         return (model(test)[0][:, 1:].argmax(-1) == test[:, :-1]).to(ml.float32).mean().item()
 
 
+def shades(weights):
+    """One line for each row of weights: the darker the character, the larger the weight, from 0 to 1."""
+    return ["".join(2 * " .:-=+*#%@"[min(int(weight * 10), 9)] for weight in row) for row in weights.tolist()]
+
+
 def pattern():
     """The mean attention weights (T, T) over the test sequences."""
     with ml.no_grad():
         return model(test)[1].mean(0)
 
 
-before, guessed, losses = pattern(), right_answers(), []
-for step in range(301):
+before, guessed = pattern(), right_answers()
+for step in range(61):
     tokens = ml.randint(0, V, (32, T))
     logits, _ = model(tokens)
     loss = F.cross_entropy(logits[:, 1:].reshape(-1, V), tokens[:, :-1].reshape(-1))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    losses.append(loss.item())
-    if step % 100 == 0:
-        print(f"   step {step:3}   loss {loss.item():.3f}   (guessing blindly: ln {V} = {math.log(V):.3f})")
+    if step % 15 == 0:
+        print(f"   step {step:2}   loss {loss.item():.4f}")
 after, known = pattern(), right_answers()
-print(f"   right answers on new sequences: {guessed:.0%} before training, {known:.0%} after")
 looks_back = after.diagonal(-1).mean().item()
-assert guessed < 0.4
+assert guessed < 0.3
 assert known > 0.98
-assert looks_back > 0.8
-print("   who looks (rows) where (columns), before training:")
-heat_map(before)
-print("   and after: nobody told it where to look, yet row t looks at column t - 1")
-heat_map(after)
-print(f"   The mean share of the token before is {looks_back:.0%}. Stack such layers, and it is a GPT: chapter 4.")
+assert looks_back > 0.9
+print(f"   right answers on new sequences: {guessed:.0%} before training, {known:.0%} after")
+print("   who looks (rows) where (columns): before training, and after")
+for left, right in zip(shades(before), shades(after)):
+    print(f"      |{left}|      |{right}|")
+print(f"   Nobody told it where to look, yet position t gives {looks_back:.0%} of its weight to t - 1.")
+print("   A GPT is a stack of such layers with more heads: chapter 4.")
