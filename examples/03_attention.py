@@ -13,7 +13,7 @@ from minilm import nn, optim
 from minilm.nn import functional as F
 
 ml.manual_seed(0)
-ml.set_num_threads(1)  # these matrices are too small to be worth sharing out
+ml.set_num_threads(1)  # so small a model gains little from a second one
 
 print("1. Softmax turns scores into shares: positive, and 1 in all")
 scores = ml.tensor([2.0, 1.0, 0.0, -1.0])
