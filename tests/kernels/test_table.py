@@ -180,6 +180,20 @@ def test_environment_chooses_the_backend():
     assert "there is no backend 'abacus'" in refused.stderr
 
 
+def test_threads_set_before_numba_is_loaded_hold():
+    code = """
+import sys
+import numpy as np
+from minilm import kernels
+assert "numba" not in sys.modules
+kernels.threads.set_num_threads(1)
+kernels.use("numba")
+kernels.softmax(np.zeros((2, 3), np.float32))
+print(sys.modules["numba"].get_num_threads())
+"""
+    assert _run(code).stdout == "1\n"
+
+
 def test_threads_are_set_everywhere():
     code = """
 from minilm.kernels import threads

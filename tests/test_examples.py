@@ -1,0 +1,58 @@
+"""The chapters run from a student's command line, without a warning, and print something that fits a screen."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minilm
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+CHAPTERS = sorted(FOLDER.glob("*.py"))
+WIDTH = 100  # characters, of the terminal that the chapters are laid out for
+
+
+def test_the_chapters_are_there():
+    assert [chapter.name for chapter in CHAPTERS][:4] == [
+        "01_tensor.py",
+        "02_autograd.py",
+        "03_attention.py",
+        "04_gpt.py",
+    ]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_chapter_runs(chapter, tmp_path):
+    installed = str(Path(minilm.__file__).resolve().parent.parent)  # the minilm under test, wherever that is
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(chapter)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": installed, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) > 10
+    assert [line for line in done.stdout.splitlines() if len(line) > WIDTH] == []
+    assert list(tmp_path.iterdir()) == []  # a chapter leaves nothing behind
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_chapter_has_a_heading_and_checks_itself(chapter):
+    tree = ast.parse(chapter.read_text(encoding="utf-8"))
+    heading = (ast.get_docstring(tree) or "").splitlines()[:1]
+    assert heading
+    assert heading[0].startswith(f"Chapter {int(chapter.stem[:2])}. ")
+    assert sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) >= 5
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_chapter_is_listed(chapter):
+    assert f"({chapter.name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
