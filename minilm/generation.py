@@ -184,6 +184,8 @@ def stream(
         raise ShapeError(f"generate: tokens (B, T) with T at least 1 are continued, not {array.dtype} {array.shape}")
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    if seed is not None and not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.default_generator if seed is None else random.Generator(seed)
     return _stream(model, array.astype(np.int64), max_new_tokens, sampling, generator, use_cache)
 

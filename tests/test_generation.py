@@ -146,6 +146,12 @@ def test_impossible_settings_are_refused_before_anything_is_computed(settings, m
         stream(None, [1], 3, **settings)  # no model is ever asked
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_impossible_seeds_are_refused(seed):
+    with pytest.raises(ConfigError, match=f"seed must be from 0 to .*, not {seed}"):
+        stream(None, [1], 3, seed=seed)
+
+
 def test_a_negative_number_of_tokens_is_refused():
     with pytest.raises(ConfigError, match="max_new_tokens must be at least 0, not -1"):
         generate(build(), [1], -1)

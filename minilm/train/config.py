@@ -116,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a JSON object with the configuration's keys was expected")
@@ -124,7 +124,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """"model.n_layer=6" as ("model.n_layer", 6). Errors: ConfigError without an equals sign."""
+    """ "model.n_layer=6" as ("model.n_layer", 6). Errors: ConfigError without an equals sign."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"a setting reads key=value, as in model.n_layer=6, not {text!r}")
