@@ -108,7 +108,12 @@ class TrainConfig(Config):
         values = merged(values, settings)
         if isinstance(values.get("model", {}), dict):  # a group given in part keeps our defaults for the rest
             values["model"] = {**_small_gpt().to_dict(), **values.get("model", {})}
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            if file is None:
+                raise
+            raise ConfigError(f"{file}{' and the settings' if settings else ''}: {error}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
