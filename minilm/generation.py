@@ -1,6 +1,6 @@
 """Text from a language model: one token after the other, each drawn from the scores that the model gives.
 
-    logits of the last position -> repetition penalty -> temperature -> top k -> top p -> softmax -> draw
+logits of the last position -> repetition penalty -> temperature -> top k -> top p -> softmax -> draw
 """
 
 from __future__ import annotations
@@ -106,7 +106,11 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, possible, wanted in (
             ("temperature", 0 <= self.temperature < np.inf, "at least 0"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
+            (
+                "top_k",
+                self.top_k is None or (isinstance(self.top_k, (int, np.integer)) and self.top_k >= 1),
+                "a whole number of at least 1",
+            ),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < np.inf, "above 0"),
         ):
@@ -180,6 +184,8 @@ def stream(
         raise ShapeError(f"generate: tokens (B, T) with T at least 1 are continued, not {array.dtype} {array.shape}")
     if max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens must be at least 0, not {max_new_tokens}")
+    if seed is not None and not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be from 0 to 2**64 - 1, not {seed}")
     generator = random.default_generator if seed is None else random.Generator(seed)
     return _stream(model, array.astype(np.int64), max_new_tokens, sampling, generator, use_cache)
 
@@ -259,7 +265,7 @@ def generate_text(
     """Yield the continuation of `prompt` in pieces of text, as soon as their characters are whole.
 
     Args:
-        stop: the text ends before the first of these strings that appears.
+        stop: the text ends before the first of these strings that is complete.
         settings: see `stream`.
     Errors: see `stream`; DataError for a prompt that the tokenizer cannot encode or that is empty.
     """
@@ -275,17 +281,17 @@ def generate_text(
             yield ready
         if ended:
             return
-    rest = held + decoder.flush()
-    ready, held, ended = _released(rest, stop)
-    if rest:
-        yield ready if ended else rest  # the end: nothing need wait any more
+    ready, held, ended = _released(held + decoder.flush(), stop)
+    if rest := ready if ended else ready + held:  # the end: nothing need wait any more
+        yield rest
 
 
 def _released(text: str, stop: Sequence[str]) -> tuple[str, str, bool]:
     """What of `text` may be shown, what must wait since a stop string may begin there, and whether one came."""
-    found = [at for s in stop if s and (at := text.find(s)) >= 0]
+    # Of several stop strings the one that is complete first: so it does not matter how tokens cut the text.
+    found = [(at + len(s), at) for s in stop if s and (at := text.find(s)) >= 0]
     if found:
-        return text[: min(found)], "", True
+        return text[: min(found)[1]], "", True
     beginnings = (length for s in stop for length in range(1, len(s)) if text.endswith(s[:length]))
     shown = len(text) - max(beginnings, default=0)
     return text[:shown], text[shown:], False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -53,7 +54,7 @@ class Config:
                 try:
                     value = kind.from_dict(value)
                 except ConfigError as error:
-                    raise ConfigError(f"{key}.{error}" if str(error).startswith("unknown") else f"in {key}: {error}")
+                    raise ConfigError(f"in {key}: {error}") from None
             given[key] = value
         return cls(**given)
 
@@ -82,6 +83,10 @@ def _nearest(key: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
 def _converted(name: str, value: Any, kind: Any) -> Any:
     """`value` as `kind`, without loss: 3 for a float is 3.0, but 3.5 for an int is an error."""
     choices = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
@@ -89,8 +94,9 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         return None
     for choice in choices:
         if choice is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if choice is int and isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+            with contextlib.suppress(OverflowError):  # an int beyond the largest float
+                return float(value)
+        if choice is int and not isinstance(value, bool) and (isinstance(value, int) or _is_whole(value)):
             return int(value)
         if choice in (bool, str) and isinstance(value, choice):
             return value

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minilm.errors import CheckpointError, ConfigError, MinilmError
 from minilm.models.gpt import GPT, GPTConfig
 from minilm.serialization import load_with_metadata, save
@@ -24,7 +26,7 @@ from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
 from minilm.text.tokenizer import Tokenizer
 from minilm.train.config import TrainConfig
-from minilm.train.trainer import Progress, Trainer
+from minilm.train.trainer import DivergedError, Progress, Trainer
 
 FILE_NAME = "checkpoint.safetensors"
 VERSION = 1
@@ -32,7 +34,10 @@ _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
 def save_checkpoint(trainer: Trainer, folder: Path) -> None:
-    """Write the trainer's state to `folder`. Errors: OSError, with the old checkpoint untouched."""
+    """Write the trainer's state to `folder`.
+
+    Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoint untouched.
+    """
     tensors = {_MODEL + name: tensor for name, tensor in _distinct(trainer.model).items()}
     steps: dict[str, int] = {}
     for number, memory in trainer.optimizer.state_dict()["state"].items():
@@ -42,6 +47,9 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
             else:
                 steps[f"{number}.{name}"] = value
     p = trainer.progress
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor.array).all():
+            raise DivergedError(f"{name} holds NaN or infinity at step {p.step}: the run diverged, nothing is saved")
     record = {
         "version": VERSION,
         "config": trainer.config.to_dict(),
@@ -87,27 +95,42 @@ def resume(trainer: Trainer, folder: str | os.PathLike[str]) -> None:
         raise CheckpointError(
             f"{place / FILE_NAME}: holds a model with another {', '.join(differing)} than the one to be resumed"
         )
+    weights = _weights(place, trainer.model, tensors)
+    try:
+        progress = _progress(record["progress"], trainer.config.steps)
+        trainer.optimizer.load_state_dict(
+            {
+                "state": _optimizer_memory(tensors, record["optimizer"]),
+                "param_groups": trainer.optimizer.state_dict()["param_groups"],
+            }
+        )
+    except (MinilmError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{place / FILE_NAME}: where the run stood cannot be read: {error}") from None
+    trainer.model.load_state_dict(weights)
+    trainer.progress = progress
+
+
+def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict[int, dict[str, Any]]:
+    """What `save_checkpoint` took from the optimiser, by the number of the parameter."""
     memory: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMIZER):
             number, _, what = name.removeprefix(_OPTIMIZER).partition(".")
             memory.setdefault(int(number), {})[what] = tensor
-    for name, value in record["optimizer"].items():
+    for name, value in steps.items():
         number, _, what = name.partition(".")
         memory.setdefault(int(number), {})[what] = value
-    weights = _weights(place, trainer.model, tensors)
-    trainer.optimizer.load_state_dict(
-        {"state": memory, "param_groups": trainer.optimizer.state_dict()["param_groups"]}
-    )
-    trainer.model.load_state_dict(weights)
-    p = record["progress"]
-    trainer.progress = Progress(
-        step=p["step"],
-        steps=trainer.config.steps,
+    return memory
+
+
+def _progress(p: dict[str, Any], steps: int) -> Progress:
+    return Progress(
+        step=int(p["step"]),
+        steps=steps,
         loss=float("nan") if p["loss"] is None else p["loss"],
         validation_loss=p["validation_loss"],
         seconds=p["seconds"],
-        recent=p["recent"],
+        recent=list(p["recent"]),
     )
 
 
@@ -154,6 +177,9 @@ def _read(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{place / FILE_NAME}: was not written by minilm's training") from None
     if version != VERSION:
         raise CheckpointError(f"{place / FILE_NAME}: is of version {version}; this minilm reads version {VERSION}")
+    for part in ("config", "model", "optimizer", "progress"):
+        if not isinstance(record.get(part), dict):
+            raise CheckpointError(f"{place / FILE_NAME}: its record has no {part}")
     return tensors, record
 
 

@@ -108,7 +108,12 @@ class TrainConfig(Config):
         values = merged(values, settings)
         if isinstance(values.get("model", {}), dict):  # a group given in part keeps our defaults for the rest
             values["model"] = {**_small_gpt().to_dict(), **values.get("model", {})}
-        return cls.from_dict(values)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            if file is None:
+                raise
+            raise ConfigError(f"{file}{' and the settings' if settings else ''}: {error}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not JSON ({error})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a JSON object with the configuration's keys was expected")
@@ -124,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """"model.n_layer=6" as ("model.n_layer", 6). Errors: ConfigError without an equals sign."""
+    """ "model.n_layer=6" as ("model.n_layer", 6). Errors: ConfigError without an equals sign."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"a setting reads key=value, as in model.n_layer=6, not {text!r}")

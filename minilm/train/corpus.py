@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilm.data import CausalBlocks, TokenFile, corpora, tokenize_file, train_validation_split
+from minilm.data import CausalBlocks, TokenFile, corpora, tokenize_file
 from minilm.data.tokenfile import write_tokens
 from minilm.errors import DataError
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
@@ -21,26 +21,27 @@ TOKENS = "tokens.bin"
 
 @dataclass
 class Corpus:
-    """A tokenizer and the tokens that it made of a text, split to train and to validate."""
+    """A tokenizer and the tokens that it made of a text, split to train and to validate; `name` is for errors."""
 
     tokenizer: Tokenizer
     tokens: TokenFile
     train_fraction: float
+    name: str = "the corpus"
 
     def blocks(self, block_size: int) -> tuple[CausalBlocks, CausalBlocks]:
         """All blocks of `block_size` tokens: to train, and to validate.
 
         Errors: DataError for a text too short for a single block in either part.
         """
-        parts = train_validation_split(self.tokens, self.train_fraction)
+        cut = int(len(self.tokens) * self.train_fraction)
+        parts = train, validation = self.tokens[:cut], self.tokens[cut:]
         for name, part in zip(("training", "validation"), parts):
             if len(part) < block_size + 1:
                 raise DataError(
-                    f"{self.tokens.path.name}: the corpus has {len(self.tokens)} tokens, of which {len(part)} are the "
+                    f"{self.name}: is too short: {len(self.tokens)} tokens, of which {len(part)} are the "
                     f"{name} part; a context of {block_size} needs at least {block_size + 1}. "
                     f"Give more text, or a smaller model.block_size"
                 )
-        train, validation = parts
         return CausalBlocks(train, block_size, stride=1), CausalBlocks(validation, block_size, stride=1)
 
     @classmethod
@@ -68,14 +69,14 @@ class Corpus:
                 raise error if str(source) in str(error) else DataError(f"{source}: {error}") from None
             tokens = tokenize_file(source, folder / TOKENS, tokenizer, progress=progress)
         tokenizer.save(folder / FILE_NAME)
-        return cls(tokenizer, tokens, config.train_fraction)
+        return cls(tokenizer, tokens, config.train_fraction, "the Shakespeare" if source is None else str(source))
 
     @classmethod
     def load(cls, folder: Path, config: TrainConfig) -> Corpus:
         """What `prepare` left in `folder`. Errors: DataError if something is missing or does not fit together."""
         tokenizer, tokens = load_tokenizer(folder / FILE_NAME), TokenFile(folder / TOKENS)
         tokens.check_tokenizer(tokenizer)
-        return cls(tokenizer, tokens, config.train_fraction)
+        return cls(tokenizer, tokens, config.train_fraction, str(tokens.path))
 
 
 def _learn(chunks: Any, config: TrainConfig) -> Tokenizer:

@@ -43,14 +43,12 @@ class LogFile(Observer):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG
-        self._file: Any = None
 
     def started(self, trainer: Trainer) -> None:
-        """Open the file behind the lines that stay."""
+        """Keep the lines of the steps that stay done."""
         kept = [line for line in read_log(self.path) if line["step"] <= trainer.progress.step]
         with written_whole(self.path, "w") as file:
             file.writelines(json.dumps(line) + "\n" for line in kept)
-        self._file = self.path.open("a", encoding="utf-8")
 
     def stepped(self, trainer: Trainer) -> None:
         """Write a line if one is due."""
@@ -68,12 +66,8 @@ class LogFile(Observer):
         }
         if evaluated:
             line["validation_loss"] = p.validation_loss
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-
-    def ended(self, trainer: Trainer) -> None:
-        """Close the file."""
-        self._file.close()
+        with self.path.open("a", encoding="utf-8") as file:  # not held open: a run may end by an error
+            file.write(json.dumps(line) + "\n")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

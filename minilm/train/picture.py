@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def draw_loss(folder: Path, vocab_size: int, title: str) -> Path | None:
     lines = read_log(folder / LOG)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
     _draw(axes, lines, vocab_size)
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)  # a $ in a file's name is no formula
     path = folder / FILE_NAME
-    with written_whole(path) as file:
+    with warnings.catch_warnings(), written_whole(path) as file:
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # nor need its font have every script
         figure.savefig(file, format="png")
     pyplot.close(figure)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any
 from minilm import random
 from minilm.errors import CheckpointError, ConfigError
 from minilm.models.gpt import GPT
-from minilm.train.checkpoint import FILE_NAME, read_config, resume, with_vocabulary
+from minilm.text.tokenizer import FILE_NAME as TOKENIZER
+from minilm.train.checkpoint import FILE_NAME, read_config, resume, save_checkpoint, with_vocabulary
+from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
-from minilm.train.corpus import Corpus
+from minilm.train.corpus import TOKENS, Corpus
+from minilm.train.observers import LOG
+from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
+
+FILES = (FILE_NAME, CONFIG, TOKENIZER, TOKENS, LOG, PICTURE)  # what a run writes into its folder
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = ("steps", "eval_every", "eval_batches", "sample_every", "sample_length", "checkpoint_every", "log_every")
@@ -27,29 +34,42 @@ def new_run(
 ) -> tuple[Trainer, Corpus]:
     """A trainer for a fresh run in `folder`, which is made; `source` None is the Shakespeare that ships.
 
-    Errors: CheckpointError if `folder` holds a run already, which is never overwritten; DataError for a
-    text that cannot be used; OSError for a folder that cannot be written.
+    From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
+
+    Errors: CheckpointError if `folder` holds a file that the run would overwrite, such as another run's;
+    DataError for a text that cannot be used; OSError for a folder that cannot be written.
     """
-    if (folder / FILE_NAME).exists():
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: is a file, and a run needs a folder")
+    if taken(folder) == FILE_NAME:
         raise CheckpointError(
             f"{folder}: holds a run already, which stays as it is; go on with it by --resume, or name another folder"
         )
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: is a file, and a run needs a folder")
-    made = _make(folder)
+    if taken(folder):
+        raise CheckpointError(f"{folder}: holds a {taken(folder)}, which a run would overwrite; name another folder")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         corpus = Corpus.prepare(source, folder, config, progress)
         blocks = corpus.blocks(config.model.block_size)
+        config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
+        config.save(folder)
+        random.manual_seed(config.seed)
+        trainer = Trainer(GPT(config.model), *blocks, config, folder)
+        save_checkpoint(trainer, folder)
     except BaseException:
-        for name in ("tokenizer.json", "tokens.bin"):
-            (folder / name).unlink(missing_ok=True)
-        for path in made:  # the folders that were made for nothing
-            path.rmdir()
+        with contextlib.suppress(OSError):  # the error that is on its way says more
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
+            for path in missing:
+                path.rmdir()
         raise
-    config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
-    config.save(folder)
-    random.manual_seed(config.seed)
-    return Trainer(GPT(config.model), *blocks, config, folder), corpus
+    return trainer, corpus
+
+
+def taken(folder: Path) -> str | None:
+    """The first of a run's files that is in `folder` already; None if there is none."""
+    return next((name for name in FILES if (folder / name).exists()), None)
 
 
 def continued_run(folder: Path, settings: Mapping[str, Any]) -> tuple[Trainer, Corpus]:
@@ -77,14 +97,3 @@ def continued_run(folder: Path, settings: Mapping[str, Any]) -> tuple[Trainer, C
         )
     config.save(folder)
     return trainer, corpus
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make `folder` and its parents; those that were not there, innermost first."""
-    missing = []
-    path = folder
-    while not path.exists():
-        missing.append(path)
-        path = path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minilm import optim, random
 from minilm.data import CausalBlocks, DataLoader, RandomBatchSampler
 from minilm.data.draws import Purpose
@@ -105,13 +107,15 @@ class Trainer:
         """Train to the last step, or until Ctrl-C, which ends the current step first; a second one ends at once.
 
         The end and every `checkpoint_every` steps leave a checkpoint in `folder`; so does an interrupt.
-        Errors: DivergedError when the loss is no finite number; the last checkpoint stays.
+        Errors: DivergedError when a loss or a gradient is no finite number; the last checkpoint stays.
         """
+        self.interrupted = False
         with self._finishing_steps_on_interrupt():
             self._tell("started")
             if self.progress.step == 0:
                 self._checkpoint()
-            self._loop()
+            with np.errstate(all="ignore"):  # what overflows is seen by _finite, which says it in words
+                self._loop()
             if self.interrupted:
                 self._checkpoint()
             self._tell("ended")
@@ -128,7 +132,7 @@ class Trainer:
             if progress.step % config.log_every == 0 or done:
                 progress.loss = sum(progress.recent) / len(progress.recent)
             if progress.step % config.eval_every == 0 or done:
-                progress.validation_loss = self.evaluate()
+                progress.validation_loss = self._finite("the validation loss", self.evaluate(), progress.step)
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
@@ -151,15 +155,13 @@ class Trainer:
         random.manual_seed(_step_seed(self.config.seed, progress.step))  # dropout's
         self.optimizer.zero_grad()
         loss = self.model.loss(tokens, targets)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss is {value} at step {progress.step + 1}: the run diverged. A smaller learning_rate "
-                f"(now {self.config.learning_rate}) or a longer warm-up usually helps"
-            )
+        value = self._finite("the loss", loss.item(), progress.step + 1)
         loss.backward()
         limit = self.config.grad_clip or math.inf
-        progress.gradient_norm = float(optim.clip_grad_norm_(self.model.parameters(), limit))
+        norm = float(optim.clip_grad_norm_(self.model.parameters(), limit))
+        progress.gradient_norm = self._finite(
+            "the gradient's norm", norm, progress.step + 1
+        )  # else the weights would be lost
         self.optimizer.step()
         spent = time.perf_counter() - began
         progress.step += 1
@@ -169,8 +171,18 @@ class Trainer:
         speed = tokens.numel() / spent
         progress.tokens_per_second += (speed - progress.tokens_per_second) * (0.1 if progress.tokens_per_second else 1)
 
+    def _finite(self, what: str, value: float, step: int) -> float:
+        """`value`, if it is a finite number. Errors: DivergedError."""
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{what} is {value} at step {step}: the run diverged. A smaller learning_rate "
+                f"(now {self.config.learning_rate}) or a longer warm-up usually helps"
+            )
+        return value
+
     def evaluate(self, batches: int | None = None, seed: int = 0) -> float:
         """The mean validation loss, in nats per token, over `batches` random batches, the same at every call."""
+        was_training = self.model.training
         self.model.eval()
         sampler = RandomBatchSampler(
             self.validation_blocks, self.config.batch_size, batches or self.config.eval_batches, seed
@@ -182,7 +194,7 @@ class Trainer:
                     for tokens, targets in DataLoader(self.validation_blocks, batch_sampler=sampler)
                 ]
         finally:
-            self.model.train()
+            self.model.train(was_training)
         return sum(losses) / len(losses)
 
     def _checkpoint(self) -> None:

@@ -1,0 +1,53 @@
+"""Runs small enough to be trained many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minilm.train import LogFile, TrainConfig, Trainer
+from minilm.train.run import new_run
+
+TEXT = "the cat sat on the mat, and the dog sat on the cat.\n" * 40
+SMALL = {
+    "model.block_size": 8,
+    "model.n_layer": 1,
+    "model.n_head": 2,
+    "model.n_embd": 8,
+    "batch_size": 3,
+    "steps": 24,
+    "warmup_steps": 4,
+    "eval_every": 5,
+    "eval_batches": 2,
+    "log_every": 3,
+    "checkpoint_every": 7,
+    "sample_every": 0,
+}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A file with a text."""
+    path = tmp_path / "cat.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., TrainConfig]:
+    """small(steps=5): the configuration of a small run."""
+    return lambda **settings: TrainConfig.build(None, {**SMALL, **settings})
+
+
+@pytest.fixture
+def begin(text: Path, tmp_path: Path, small: Callable[..., TrainConfig]) -> Callable[..., Trainer]:
+    """begin("name", steps=5): the trainer of a small new run, with a log."""
+
+    def begin(name: str = "run", source: Path = text, **settings: object) -> Trainer:
+        trainer, _ = new_run(source, tmp_path / name, small(**settings))
+        trainer.observers = [LogFile(tmp_path / name)]
+        return trainer
+
+    return begin
