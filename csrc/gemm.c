@@ -33,12 +33,14 @@
 enum {
     K_BLOCK = 384 * 4 / sizeof(real), /* two panels of this length share the first-level cache */
     SUPER = 4096,                     /* rows of a, and columns of b, packed at a time: bounds the workspace */
+    PACK_BLOCK = 64,                  /* so many k of a panel are packed while they stay in the cache */
     PANELS_PER_TASK = 4,              /* panels of a that meet each panel of b while it is in the cache */
     FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed beforehand */
 };
 
-/* Multiply-adds below which waking another thread costs more than it brings. */
-static const double WORTH_SHARING = 1 << 18;
+/* Multiply-adds from which another thread brings more than its waking costs: two threads took 1.06 times as long
+ * as one for 2^18 and 0.7 times as long for 2^21. */
+static const double WORTH_SHARING = 1 << 20;
 
 /* One product of the batch, and one of its blocks. */
 typedef struct {
@@ -55,6 +57,18 @@ typedef struct {
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / part; }
 
+/* to[k][i] = from[i step + k] for i < 4. */
+INLINE void pack_four(real *to, size_t width, const real *from, ptrdiff_t step, size_t depth) {
+    size_t k = 0;
+    for (; k + 4 <= depth; k += 4) {
+        if (k * sizeof(real) % 64 == 0) /* the next four i begin elsewhere in memory: ask for them early */
+            for (ptrdiff_t j = 4; j < 8; j++) __builtin_prefetch(from + j * step + k);
+        transpose_4x4(to + k * width, width, from + k, step);
+    }
+    for (; k < depth; k++)
+        for (ptrdiff_t j = 0; j < 4; j++) to[k * width + (size_t)j] = from[j * step + (ptrdiff_t)k];
+}
+
 /* to[k][i] = from[i step + k k_step] for i < count, 0 for count <= i < width: one panel. */
 INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, size_t depth, ptrdiff_t step,
                        ptrdiff_t k_step) {
@@ -67,13 +81,12 @@ INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, s
             }
         packed = count;
     } else if (k_step == 1 && count >= 4) { /* likewise, squares of 4 x 4 transposed in registers */
-        for (size_t i = 0; i < count; i += 4) {
-            size_t first = smaller(i, count - 4), k = 0;
-            const real *row = from + (ptrdiff_t)first * step;
-            for (; k + 4 <= depth; k += 4) transpose_4x4(to + k * width + first, width, row + k, step);
-            for (; k < depth; k++)
-                for (size_t j = 0; j < 4; j++) to[k * width + first + j] = row[(ptrdiff_t)j * step + (ptrdiff_t)k];
-        }
+        for (size_t k = 0; k < depth; k += PACK_BLOCK)
+            for (size_t i = 0; i < count; i += 4) {
+                size_t first = smaller(i, count - 4);
+                pack_four(to + k * width + first, width, from + (ptrdiff_t)first * step + k, step,
+                          smaller(depth - k, PACK_BLOCK));
+            }
         packed = count;
     }
     for (size_t i = packed; i < width; i++)
@@ -303,7 +316,7 @@ int EXPORTED(gemm)(const minilm_product *given, const real *a, const real *b, re
     double one = (double)p.m * (double)p.n * (double)p.k;
     size_t threads = (size_t)minilm_get_num_threads();
     bool share = threads > 1 && one * (double)x.products >= WORTH_SHARING;
-    if (share && x.products >= threads && one < 64 * WORTH_SHARING) {
+    if (share && x.products >= threads && one < 16 * WORTH_SHARING) {
         x.tasks = smaller(x.products, 8 * threads);
         minilm_parallel(x.tasks, batch_task, &x);
         return atomic_load(&x.status);

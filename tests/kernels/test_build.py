@@ -84,7 +84,7 @@ def test_sums_of_products_are_fused_where_the_processor_can(checkout):
         text = _instructions(checkout, instruction_set, "gemm")
         assert len(re.findall(rf"vfmadd\w+p[sd] .*%{register}", text)) > 20
         # an accumulator that went through memory in the innermost loop would halve the speed
-        loop = max(re.findall(r"(?:\tvfmadd.*\n|\tvbroadcast.*\n|.*\t(?:vfmadd|vbroadcast).*\n)+", text), key=len)
+        loop = max(re.findall(r"(?:.*\t(?:vfmadd|vbroadcast).*\n)+", text), key=len)
         assert loop.count("vfmadd") >= 12
 
 
