@@ -226,7 +226,10 @@ class Tensor(TensorMethods):
         return Removable(self._hooks, hook)
 
     def graph(self, **options: Any) -> Any:
-        """The graph that computed this tensor, as a drawing: `_repr_svg_`, `.dot`, `.save(path)`."""
+        """The graph that computed this tensor, as a drawing: `_repr_svg_`, `.dot`, `.save(path)`.
+
+        Args: `names` (a dict, pairs or a Module) and `max_nodes`, see `autograd.graph.Graph`.
+        """
         from minilm.autograd.graph import Graph
 
         return Graph(self, **options)
