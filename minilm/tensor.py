@@ -328,6 +328,15 @@ class Tensor(TensorMethods):
     def __hash__(self) -> int:
         return id(self)
 
+    def __copy__(self) -> Tensor:
+        if self.node is not None:
+            raise AutogradError("only leaf tensors can be copied; use t.detach() or t.clone()")
+        result = self.__class__.__new__(type(self))
+        Tensor.__init__(result, self.array, self._requires_grad)
+        result.grad = self.grad
+        result._version = self._versioned()
+        return result
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.node is not None:
             raise AutogradError("only leaf tensors can be copied deeply; use t.detach() or t.clone()")
