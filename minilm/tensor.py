@@ -226,7 +226,10 @@ class Tensor(TensorMethods):
         return Removable(self._hooks, hook)
 
     def graph(self, **options: Any) -> Any:
-        """The graph that computed this tensor, as a drawing: `_repr_svg_`, `.dot`, `.save(path)`."""
+        """The graph that computed this tensor, as a drawing: `_repr_svg_`, `.dot`, `.save(path)`.
+
+        Args: `names` (a dict, pairs or a Module) and `max_nodes`, see `autograd.graph.Graph`.
+        """
         from minilm.autograd.graph import Graph
 
         return Graph(self, **options)
@@ -324,6 +327,15 @@ class Tensor(TensorMethods):
 
     def __hash__(self) -> int:
         return id(self)
+
+    def __copy__(self) -> Tensor:
+        if self.node is not None:
+            raise AutogradError("only leaf tensors can be copied; use t.detach() or t.clone()")
+        result = self.__class__.__new__(type(self))
+        Tensor.__init__(result, self.array, self._requires_grad)
+        result.grad = self.grad
+        result._version = self._versioned()
+        return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.node is not None:

@@ -291,6 +291,24 @@ def test_deepcopy():
     assert parameter.requires_grad
 
 
+def test_shallow_copy(torch):
+    for m in (ml, torch):
+        x = m.ones(2, requires_grad=True)
+        y = copy.copy(x)
+        assert y is not x
+        assert y.requires_grad
+        with m.no_grad():
+            y.add_(1.0)
+        assert x.tolist() == [2.0, 2.0]
+    saved = ml.ones(2)
+    z = saved * ml.ones(2, requires_grad=True)
+    copy.copy(saved).add_(1.0)
+    with pytest.raises(AutogradError, match="overwritten"):
+        z.sum().backward()
+    with pytest.raises(AutogradError, match="only leaf tensors"):
+        copy.copy(z)
+
+
 def test_pickle_is_refused():
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError, match=r"minilm\.save"):
