@@ -82,7 +82,7 @@ print(f"   x.sum() = {x.sum().item():g}, x.sum(0) = {x.sum(0).tolist()}, x.mean(
 normal = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)
 assert ml.allclose(normal.mean(-1), ml.zeros(2))
 assert ml.allclose(normal.std(-1), ml.ones(2))
-print(f"   (2, 3) - (2, 1) broadcasts; rows with mean 0 and deviation 1: {normal.tolist()}")
+print(f"   (2, 3) - (2, 1) broadcasts, so rows get mean 0, deviation 1: {normal.tolist()}")
 
 print("\n8. NumPy, both ways, without a copy")
 array = np.zeros(3, np.float32)
