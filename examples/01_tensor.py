@@ -33,6 +33,7 @@ print("\n3. Broadcasting: an axis of size 1 is repeated to fit, without copying 
 column, row = ml.tensor([[10.0], [20.0]]), ml.tensor([[1.0, 2.0, 3.0]])
 table = column + row
 assert table.tolist() == [[11, 12, 13], [21, 22, 23]]
+assert np.shares_memory(column.expand(2, 3).numpy(), column.numpy())
 print(f"   {column.shape} + {row.shape} -> {table.shape}: {table.tolist()}")
 refusal = ""
 try:
@@ -82,17 +83,17 @@ print(f"   x.sum() = {x.sum().item():g}, x.sum(0) = {x.sum(0).tolist()}, x.mean(
 normal = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)
 assert ml.allclose(normal.mean(-1), ml.zeros(2))
 assert ml.allclose(normal.std(-1), ml.ones(2))
-print(f"   (2, 3) - (2, 1) broadcasts, so rows are normalised in one line: {normal.tolist()}")
+print(f"   (2, 3) - (2, 1) broadcasts, so rows get mean 0, deviation 1: {normal.tolist()}")
 
 print("\n8. NumPy, both ways, without a copy")
 array = np.zeros(3, np.float32)
 t = ml.from_numpy(array)
 t += 1
 assert array.tolist() == [1, 1, 1]
+print(f"   t = ml.from_numpy(array): after t += 1 the array is {array.tolist()}")
 back = t.numpy()
 back[0] = 9
 assert t.tolist() == [9, 1, 1]
-print(f"   t = ml.from_numpy(array): after t += 1 the array is {np.ones(3).tolist()}")
 print(f"   back = t.numpy(): after back[0] = 9 the tensor is {t.tolist()}")
 
 print("\n9. A linear model predicts: price = area * w0 + rooms * w1 + b")

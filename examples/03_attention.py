@@ -22,9 +22,9 @@ assert math.isclose(shares.sum().item(), 1, rel_tol=1e-6)
 assert ml.allclose(shares, F.softmax(scores, -1))
 assert ml.allclose(shares, F.softmax(scores + 50, -1), atol=1e-6)
 print(f"   scores {scores.tolist()} -> shares " + ", ".join(f"{s:.3f}" for s in shares.tolist()))
-print(
-    f"   One point more is e = {(shares[0] / shares[1]).item():.3f} times the share. All points + 50: the same shares."
-)
+ratio = (shares[0] / shares[1]).item()
+assert math.isclose(ratio, math.e, rel_tol=1e-5)
+print(f"   One point more is e = {ratio:.3f} times the share; 50 points more for all change nothing.")
 
 print("\n2. One query, step by step: compare with each key, take shares, mix the values")
 T, D = 5, 4
@@ -34,34 +34,28 @@ points = ml.stack([(q[t] * k[s]).sum() / math.sqrt(D) for s in range(T)])
 shares = F.softmax(points, -1)
 mixture = ml.zeros(D)
 for s in range(T):
-    print(
-        f"   position {t} scores position {s} at {points[s].item():6.3f} and takes {shares[s].item():6.1%} of its value"
-    )
+    print(f"   position {t} scores position {s} at {points[s].item():6.3f}: {shares[s].item():6.1%} of its value")
     mixture += shares[s] * v[s]
 everybody = F.softmax(q @ k.transpose(-2, -1) / math.sqrt(D), -1) @ v  # (T, T) @ (T, D) -> (T, D)
 assert ml.allclose(everybody[t], mixture, atol=1e-6)
 print("   softmax(q k^T / sqrt(D)) v is that for all positions at once; its row 2 is the same.")
 
 print("\n3. Why sqrt(D)? q.k is a sum of D products: the larger D, the larger the scores")
-for size in (4, 64, 1024):
-    many_q, many_k = ml.randn(500, size), ml.randn(16, size)
-    raw = many_q @ many_k.transpose(0, 1)  # (500, 16)
-    scaled = raw / math.sqrt(size)
-    blunt, sharp = (F.softmax(z, -1).amax(-1).mean().item() for z in (scaled, raw))
-    assert 0.8 < raw.var().item() / size < 1.25
+print("               variance of q.k   largest share   variance of q.k / sqrt(D)   largest share")
+for D in (4, 64, 1024):
+    raw = ml.randn(500, D) @ ml.randn(D, 16)  # 500 queries, 16 keys
+    scaled = raw / math.sqrt(D)
+    wide, narrow = raw.var().item(), scaled.var().item()
+    sharp, blunt = (F.softmax(points, -1).amax(-1).mean().item() for points in (raw, scaled))
+    assert 0.75 * D < wide < 1.25 * D
     assert blunt < 0.35
-    print(
-        f"   D {size:4}: variance of q.k {raw.var().item():7.1f}, divided by sqrt(D) {scaled.var().item():.2f}; "
-        f"largest share {sharp:.2f}, scaled {blunt:.2f}"
-    )
-
+    print(f"      D {D:4}   {wide:15.1f}   {sharp:13.2f}   {narrow:25.2f}   {blunt:13.2f}")
 assert sharp > 0.9
+print("   Unscaled, each query sees one key alone, and a softmax that is sure of itself learns no more.")
 
-print("\n4. The causal mask: a score of minus infinity is a share of nothing, so nobody sees what comes later")
-
-
+print("\n4. The causal mask: a score of minus infinity is a share of nothing, so nobody sees the future")
 later = ml.ones(T, T, dtype=ml.bool_).triu(1)
-weights = F.softmax((q @ k.transpose(-2, -1) / math.sqrt(D)).masked_fill(later, -math.inf), -1)
+weights = F.softmax((q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).masked_fill(later, -math.inf), -1)
 by_hand = weights @ v
 assert weights[later].sum().item() == 0
 assert ml.allclose(by_hand, F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=1e-6)
@@ -73,7 +67,7 @@ k2[3], v2[3] = 0.0, 10.0  # another token at position 3
 moved = (F.scaled_dot_product_attention(q, k2, v2, is_causal=True) - by_hand).abs().amax(-1)
 assert moved[:3].max().item() < 1e-6
 assert moved[3:].min().item() > 0.1
-print("   another token at position 3 moves the results at 0 ... 4 by " + ", ".join(f"{m:.3g}" for m in moved.tolist()))
+print("   another token at position 3 moves the results at 0 to 4 by " + ", ".join(f"{m:.2f}" for m in moved.tolist()))
 
 print("\n5. Several heads are a reshape: each has its own D of the C channels, and its own weights")
 B, H, C = 2, 3, 12
@@ -89,6 +83,7 @@ print(f"   (B, T, C) {x.shape} -> (B, H, T, D) {heads[0].shape} -> attention -> 
 
 print("\n6. A model that must look back: which token was before this one?")
 V, T, C = 10, 8, 32
+later = ml.ones(T, T, dtype=ml.bool_).triu(1)
 
 
 class LookBack(nn.Module):
@@ -102,8 +97,8 @@ class LookBack(nn.Module):
     def forward(self, tokens):
         """Scores of the V possible answers at each position, and the attention weights (B, T, T)."""
         q, k, v = self.qkv(self.token(tokens) + self.position(ml.arange(T))).chunk(3, -1)
-        scores = (q @ k.transpose(-2, -1) / math.sqrt(C)).masked_fill(ml.ones(T, T, dtype=ml.bool_).triu(1), -math.inf)
-        weights = F.softmax(scores, -1)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(C)
+        weights = F.softmax(scores.masked_fill(later, -math.inf), -1)
         return self.read(weights @ v), weights
 
 

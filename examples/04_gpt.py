@@ -54,7 +54,7 @@ for name, count in counts.items():
     print(f"   {name:<25} {count:>8,}")
 total = sum(parameter.numel() for parameter in model.parameters())
 assert total == sum(counts.values())
-print(f"   {'in all':<25} {total:>8,}   (GPT-2's smallest has 124,439,808: the same formulas and its biases)")
+print(f"   {'in all':<25} {total:>8,}   (the smallest GPT-2 has 124,439,808)")
 
 
 def validation_loss():
@@ -70,7 +70,7 @@ assert abs(untrained - math.log(V)) < 0.1
 print(f"   ln {V} = {math.log(V):.3f}; the untrained model's loss is {untrained:.3f}")
 
 print("\n5. Training: guess, measure, walk back, step")
-STEPS = 600
+STEPS = 400
 optimizer = optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.1)
 schedule = optim.lr_scheduler.LambdaLR(optimizer, optim.schedule.warmup_cosine(50, STEPS))
 began, recent = time.perf_counter(), []
@@ -88,7 +88,7 @@ for step in range(1, STEPS + 1):
         print(f"   step {step:3}   loss {mean:.3f}   {'#' * round(mean * 15)}")
 seconds = time.perf_counter() - began
 trained = validation_loss()
-assert trained < 2.35 < untrained
+assert trained < 2.5 < untrained
 print(f"   {STEPS} steps in {seconds:.0f} s, {STEPS * B * T / seconds:,.0f} tokens a second")
 choices = math.exp(trained)
 print(f"   on unseen text {untrained:.3f} -> {trained:.3f}: as unsure as between {choices:.1f} characters, not {V}")
@@ -112,7 +112,5 @@ assert timings[1] < timings[0]
 fed = sum(range(1, T))  # without a cache: 1 token, then 2, then 3 ...
 print(f"   {T - 1} more tokens for each of 64 texts; the model is fed")
 print(f"      without a cache {64 * fed:>6,} tokens, in {timings[0]:.2f} s")
-print(
-    f"      with a cache    {64 * (T - 1):>6,} tokens, in {timings[1]:.2f} s: {timings[0] / timings[1]:.1f} times as fast"
-)
-print("   The texts are the same, to the token.")
+print(f"      with a cache    {64 * (T - 1):>6,} tokens, in {timings[1]:.2f} s")
+print(f"   That is {timings[0] / timings[1]:.1f} times as fast, and the texts are the same, to the token.")

@@ -62,3 +62,7 @@ def _openblas_setter() -> Any:
                     if function is not None:
                         return function
     return None
+
+
+if os.environ.get("MINILM_NUM_THREADS", "").isdecimal():  # OpenBLAS has its threads since NumPy was imported
+    set_num_threads(get_num_threads())

@@ -194,6 +194,23 @@ print(sys.modules["numba"].get_num_threads())
     assert _run(code).stdout == "1\n"
 
 
+def test_threads_of_the_environment_reach_openblas():
+    code = """
+import ctypes
+from minilm.kernels import threads
+setter = threads._openblas_setter()
+if setter is None:
+    print("another BLAS")
+else:
+    name = setter.__name__.replace("_set_", "_get_")
+    libraries = [ctypes.CDLL(line.split()[-1].strip()) for line in open("/proc/self/maps") if "openblas" in line]
+    print(getattr(libraries[0], name)())
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("finds the loaded OpenBLAS by /proc")
+    assert _run(code, MINILM_NUM_THREADS="1").stdout in ("1\n", "another BLAS\n")
+
+
 def test_threads_are_set_everywhere():
     code = """
 from minilm.kernels import threads
