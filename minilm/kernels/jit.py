@@ -7,6 +7,8 @@ no reduction across threads: each row is summed by one thread, from left to righ
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -23,18 +25,36 @@ numba.set_num_threads(min(threads.get_num_threads(), numba.config.NUMBA_NUM_THRE
 _F32, _F64 = numba.float32, numba.float64
 
 
+# Below this many elements waking the other threads takes longer than the work; on a busy machine far longer.
+_WORTH_SHARING = 1 << 16
+
+
 def _compiled(*signatures: Any) -> Callable[[Any], Any]:
-    """Compile for exactly these signatures; on disk where a cache folder can be written, else anew each time."""
+    """Compile for exactly these signatures, twice: for all threads, and for one where the last array is small."""
 
     def decorate(function: Any) -> Any:
-        try:
-            return numba.njit(list(signatures), cache=True, parallel=True)(function)
-        except RuntimeError as error:
-            if "cache" not in str(error):
-                raise
-            return numba.njit(list(signatures), parallel=True)(function)
+        shared, alone = (_on_disk(function, list(signatures), parallel) for parallel in (True, False))
+
+        @functools.wraps(function)
+        def run(*arrays: Array) -> None:
+            (shared if arrays[-1].size > _WORTH_SHARING else alone)(*arrays)
+
+        return run
 
     return decorate
+
+
+def _on_disk(function: Any, signatures: list[Any], parallel: bool) -> Any:
+    """Compiled, and kept on disk where a cache folder can be written."""
+    # Numba keeps one file for each function's name and place: the two ways need names of their own.
+    copy = types.FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{parallel}")
+    copy.__qualname__, copy.__module__ = copy.__name__, function.__module__
+    try:
+        return numba.njit(signatures, cache=True, parallel=parallel)(copy)
+    except RuntimeError as error:
+        if "cache" not in str(error):
+            raise
+        return numba.njit(signatures, parallel=parallel)(copy)
 
 
 @_compiled(*(numba.void(t[:, :, ::1], t[:, :, ::1], t[:, :, ::1]) for t in (_F32, _F64)))
