@@ -82,17 +82,17 @@ class Tensor(TensorMethods):
     @property
     def shape(self) -> tuple[int, ...]:
         """The sizes of its axes."""
-        return self.array.shape  # type: ignore[no-any-return]
+        return self.array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The element type, a NumPy dtype: `ml.float32` and so on."""
-        return self.array.dtype  # type: ignore[no-any-return]
+        return self.array.dtype
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.array.ndim  # type: ignore[no-any-return]
+        return self.array.ndim
 
     @property
     def device(self) -> Device:
@@ -250,7 +250,7 @@ class Tensor(TensorMethods):
                 "numpy: this tensor requires a gradient, which NumPy would drop without a word; "
                 "say that you want that: t.detach().numpy()"
             )
-        return Device("cpu").receive(self.array)  # type: ignore[no-any-return]
+        return Device("cpu").receive(self.array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

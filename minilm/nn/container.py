@@ -110,7 +110,7 @@ class ModuleList(_Numbered):
         self.extend(modules)
 
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
-        return self.extend(modules)  # type: ignore[no-any-return]
+        return self.extend(modules)
 
 
 class ModuleDict(Module):
@@ -164,5 +164,3 @@ class ModuleDict(Module):
     def clear(self) -> None:
         """Take all parts out."""
         self._modules.clear()
-
-

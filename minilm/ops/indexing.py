@@ -230,7 +230,7 @@ def _leading_ones(shape: tuple[int, ...]) -> int:
 
 
 Tensor.__getitem__ = getitem  # type: ignore[method-assign]
-Tensor.__setitem__ = _setitem  # type: ignore[method-assign]
+Tensor.__setitem__ = _setitem  # type: ignore[method-assign, assignment]
 
 
 # --- along one axis -------------------------------------------------------------------------------
