@@ -184,8 +184,8 @@ class TensorMethods:
     def floor_divide(self, y: _Operand) -> Tensor:
         """z = floor(x / y), which has no slope; integers stay integers"""
 
-    def gather(self, index: _Array, dim: _Int) -> Tensor:
-        """z[i][j] = x[i][index[i][j]] for dim = 1, and so on: for each position of `index` one element of x."""
+    def gather(self, dim: _Int, index: Any) -> Tensor:
+        """z[i][j] = x[i][index[i][j]] for dim = 1, and so on. Errors: IndexError for a position that is not there."""
 
     def ge(self, y: _Operand) -> Tensor:
         """z = (x >= y)"""
@@ -199,10 +199,10 @@ class TensorMethods:
     def half(self) -> Tensor:
         """In float16; itself if it is already."""
 
-    def index_add(self, index: _Array, source: _Operand, dim: _Int) -> Tensor:
-        """z = x, with the slices of `source` along `dim` added at the positions in `index` (N)."""
+    def index_add(self, dim: _Int, index: Any, source: Any) -> Tensor:
+        """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
 
-    def index_select(self, index: _Array, dim: _Int) -> Tensor:
+    def index_select(self, dim: _Int, index: Any) -> Tensor:
         """The slices of x along `dim` at the positions in `index` (N)."""
 
     def int(self) -> Tensor:
@@ -371,11 +371,11 @@ class TensorMethods:
     def rsqrt_(self) -> Tensor:
         """`rsqrt`, written over this tensor."""
 
-    def scatter(self, index: _Array, src: _Operand, dim: _Int) -> Tensor:
-        """z = x, with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
+    def scatter(self, dim: _Int, index: Any, src: Any) -> Tensor:
+        """x with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
 
-    def scatter_add(self, index: _Array, src: _Operand, dim: _Int) -> Tensor:
-        """z = x, with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
+    def scatter_add(self, dim: _Int, index: Any, src: Any) -> Tensor:
+        """x with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
 
     def sigmoid(self) -> Tensor:
         """z = 1 / (1 + e^-x);  dx = dz z (1 - z)"""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops import inplace, registry, selection
+from minilm.ops import indexing, inplace, registry, selection
 from minilm.tensor import Tensor
 
 # Python's operators and the operations behind them.
@@ -35,8 +35,11 @@ OPERATORS = {
 REFLECTED = ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor")
 IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__ipow__": "pow"}
 
-# Methods that are no operations of their own; shape.METHODS and random.METHODS attach themselves.
-PLAIN = (selection.equal, selection.allclose, inplace.copy_, inplace.fill_, inplace.zero_)
+# Methods that are functions of their own, not an operation's; shape.METHODS and random.METHODS attach themselves.
+PLAIN = (
+    selection.equal, selection.allclose, inplace.copy_, inplace.fill_, inplace.zero_,
+    indexing.index_select, indexing.gather, indexing.scatter, indexing.scatter_add, indexing.index_add,
+)  # fmt: skip
 
 
 def attach_all() -> None:
