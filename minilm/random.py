@@ -66,7 +66,7 @@ class Generator:
         with self._lock:
             start = self._block
             self._block += -(-count // 4)
-        return kernels.philox(self._seed, 0, start, count)
+        return kernels.philox(self._seed, 0, start, count)  # type: ignore[operator]  # also a module
 
     def uniform(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Uniform in [0, 1), an array: 24 random bits for each float32, 53 for each float64."""

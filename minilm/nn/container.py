@@ -111,7 +111,7 @@ class ModuleList(_Numbered):
         self.extend(modules)
 
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
-        return self.extend(modules)  # type: ignore[no-any-return]
+        return self.extend(modules)
 
 
 class ModuleDict(Module):

@@ -58,8 +58,8 @@ class Embedding(Module):
         """An embedding around given vectors (num_embeddings, embedding_dim), which it shares."""
         if embeddings.ndim != 2:
             raise ShapeError(f"from_pretrained: vectors are (num_embeddings, embedding_dim), not {embeddings.shape}")
-        rows, width = embeddings.shape
-        module = cls(rows, width, padding_idx, _weight=embeddings)
+        rows, columns = embeddings.shape
+        module = cls(rows, columns, padding_idx=padding_idx, _weight=embeddings)
         module.weight.requires_grad = not freeze
         return module
 

@@ -64,7 +64,7 @@ def layer_norm(
     Source: Ba, Kiros & Hinton 2016, equations 3 and 4.
     """
     rows, weight, bias = _as_rows("layer_norm", x, normalized_shape, weight, bias)
-    return _layer_norm(rows, weight, bias, eps).reshape(x.shape)  # type: ignore[no-any-return]
+    return _layer_norm(rows, weight, bias, eps).reshape(x.shape)
 
 
 def rms_norm(
@@ -78,7 +78,7 @@ def rms_norm(
     """
     rows, weight, _ = _as_rows("rms_norm", x, normalized_shape, weight, None)
     epsilon = float(array_module(x.array).finfo(x.dtype).eps) if eps is None else eps
-    return _rms_norm(rows, weight, epsilon).reshape(x.shape)  # type: ignore[no-any-return]
+    return _rms_norm(rows, weight, epsilon).reshape(x.shape)
 
 
 def _as_rows(

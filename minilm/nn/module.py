@@ -192,7 +192,7 @@ class Module:
                 where = ".".join(target.split(".")[:depth]) or type(self).__name__
                 raise AttributeError(f"get_submodule: {target!r}: {where} has no module {name!r}, only {list(known)}")
             module = known[name]
-        return module  # type: ignore[no-any-return]
+        return module
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter with the full name `target`. Errors: AttributeError."""

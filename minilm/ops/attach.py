@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops import inplace, registry, selection
+from minilm.ops import indexing, inplace, registry, selection
 from minilm.tensor import Tensor
 
 # Python's operators and the operations behind them.
-_OPERATORS = {
+OPERATORS = {
     "__add__": "add",
     "__sub__": "sub",
     "__mul__": "mul",
@@ -32,8 +32,14 @@ _OPERATORS = {
     "__or__": "bitwise_or",
     "__xor__": "bitwise_xor",
 }
-_REFLECTED = ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor")
-_IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__ipow__": "pow"}
+REFLECTED = ("add", "sub", "mul", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor")
+IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "__ipow__": "pow"}
+
+# Methods that are functions of their own, not an operation's; shape.METHODS and random.METHODS attach themselves.
+PLAIN = (
+    selection.equal, selection.allclose, inplace.copy_, inplace.fill_, inplace.zero_,
+    indexing.index_select, indexing.gather, indexing.scatter, indexing.scatter_add, indexing.index_add,
+)  # fmt: skip
 
 
 def attach_all() -> None:
@@ -43,16 +49,16 @@ def attach_all() -> None:
             setattr(Tensor, method, _gathering(op.apply) if op.spread else op.apply)
         if op.inplace:
             setattr(Tensor, op.name + "_", inplace.in_place(op))
-    for operator, name in _OPERATORS.items():
+    for operator, name in OPERATORS.items():
         setattr(Tensor, operator, registry.get(name).apply)
     for operator in ("__eq__", "__ne__"):
         setattr(Tensor, operator, _comparing(getattr(Tensor, operator)))
-    for stem in _REFLECTED:
-        setattr(Tensor, f"__r{stem}__", _reflected(registry.get(_OPERATORS[f"__{stem}__"]).apply))
-    for operator, name in _IN_PLACE.items():
+    for stem in REFLECTED:
+        setattr(Tensor, f"__r{stem}__", _reflected(registry.get(OPERATORS[f"__{stem}__"]).apply))
+    for operator, name in IN_PLACE.items():
         setattr(Tensor, operator, inplace.in_place(registry.get(name)))
-    Tensor.equal, Tensor.allclose = selection.equal, selection.allclose  # type: ignore[attr-defined]
-    Tensor.copy_, Tensor.fill_, Tensor.zero_ = inplace.copy_, inplace.fill_, inplace.zero_  # type: ignore[attr-defined]
+    for function in PLAIN:
+        setattr(Tensor, function.__name__, function)
 
 
 def _gathering(function: Any) -> Any:

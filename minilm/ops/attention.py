@@ -145,7 +145,7 @@ def scaled_dot_product_attention(
         lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2])
         keep = keep_mask((*lead, T, S), dropout_p, generator)
     bias, mask = (None, attn_mask) if boolean else (attn_mask, None)
-    return Attention.apply(query, key, value, bias, mask, keep, is_causal, scale, dropout_p)  # type: ignore[no-any-return]
+    return Attention.apply(query, key, value, bias, mask, keep, is_causal, scale, dropout_p)
 
 
 def _scale(scale: float | None, D: int) -> float:

@@ -230,7 +230,7 @@ def _leading_ones(shape: tuple[int, ...]) -> int:
 
 
 Tensor.__getitem__ = getitem  # type: ignore[method-assign]
-Tensor.__setitem__ = _setitem  # type: ignore[method-assign]
+Tensor.__setitem__ = _setitem  # type: ignore[method-assign, assignment]
 
 
 # --- along one axis -------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def _along(name: str, x: Any, dim: int, index: Any) -> Index:
     return _grid(array, axis) if array.ndim else ...
 
 
-class IndexSelect(Composite, shapes="(...), (N) -> (?)", constants=("index",)):
+class IndexSelect(Composite, shapes="(...), (N) -> (?)", constants=("index",), method=False):
     """The slices of x along `dim` at the positions in `index` (N)."""
 
     domain = ("normal", "index:2")
@@ -284,7 +284,7 @@ class IndexSelect(Composite, shapes="(...), (N) -> (?)", constants=("index",)):
         return torch.index_select(x, dim, index)
 
 
-class Gather(Composite, shapes="(...), (...) -> (...)", constants=("index",)):
+class Gather(Composite, shapes="(...), (...) -> (...)", constants=("index",), method=False):
     """z[i][j] = x[i][index[i][j]] for dim = 1, and so on: for each position of `index` one element of x."""
 
     domain = ("normal", "index:2")
@@ -297,7 +297,7 @@ class Gather(Composite, shapes="(...), (...) -> (...)", constants=("index",)):
         return torch.gather(x, dim, index)
 
 
-class ScatterAdd(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",)):
+class ScatterAdd(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",), method=False):
     """z = x, with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
 
     domain = ("normal", "index:2", "normal")
@@ -311,7 +311,7 @@ class ScatterAdd(Composite, shapes="(...), (...), (...) -> (...)", constants=("i
         return torch.scatter_add(x, dim, index, src)
 
 
-class Scatter(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",)):
+class Scatter(Composite, shapes="(...), (...), (...) -> (...)", constants=("index",), method=False):
     """z = x, with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
 
     domain = ("normal", "index:2", "normal")
@@ -332,7 +332,7 @@ def _first(src: Any, index: Any) -> Any:
     return getitem(src, tuple(slice(0, n) for n in index.shape))
 
 
-class IndexAdd(Composite, shapes="(...), (N), (...) -> (...)", constants=("index",)):
+class IndexAdd(Composite, shapes="(...), (N), (...) -> (...)", constants=("index",), method=False):
     """z = x, with the slices of `source` along `dim` added at the positions in `index` (N)."""
 
     domain = ("normal", "index:2", "normal")
@@ -489,6 +489,33 @@ class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
         return index_scatter(dvalues, ctx.grid, ctx.shape)
 
 
-index_select, gather, scatter, scatter_add = IndexSelect.apply, Gather.apply, Scatter.apply, ScatterAdd.apply
-index_add, take_along_dim, masked_select = IndexAdd.apply, TakeAlongDim.apply, MaskedSelect.apply
+take_along_dim, masked_select = TakeAlongDim.apply, MaskedSelect.apply
 nonzero, one_hot, sort, argsort, topk = Nonzero.apply, OneHot.apply, Sort.apply, Argsort.apply, Topk.apply
+
+
+# --- with the axis second, as PyTorch has it ----------------------------------------------------------
+
+
+def index_select(x: Any, dim: int, index: Any) -> Any:
+    """The slices of x along `dim` at the positions in `index` (N)."""
+    return IndexSelect.apply(x, index, dim)
+
+
+def gather(x: Any, dim: int, index: Any) -> Any:
+    """z[i][j] = x[i][index[i][j]] for dim = 1, and so on. Errors: IndexError for a position that is not there."""
+    return Gather.apply(x, index, dim)
+
+
+def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
+    """x with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
+    return Scatter.apply(x, index, src, dim)
+
+
+def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
+    """x with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
+    return ScatterAdd.apply(x, index, src, dim)
+
+
+def index_add(x: Any, dim: int, index: Any, source: Any) -> Any:
+    """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
+    return IndexAdd.apply(x, index, source, dim)

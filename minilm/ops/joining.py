@@ -22,9 +22,7 @@ class Cat(Primitive, shapes="(?)* -> (?)", method=False):
     def forward(ctx, *xs, dim=0):
         axis = _axis("cat", dim, xs[0].ndim)
         for x in xs[1:]:
-            if x.ndim != xs[0].ndim or any(
-                a != b for i, (a, b) in enumerate(zip(x.shape, xs[0].shape)) if i != axis
-            ):
+            if x.ndim != xs[0].ndim or any(a != b for i, (a, b) in enumerate(zip(x.shape, xs[0].shape)) if i != axis):
                 raise ShapeError(f"cat: {xs[0].shape} and {x.shape} differ elsewhere than along axis {dim}")
         ctx.axis, ctx.sizes = axis, [x.shape[axis] for x in xs]
         return array_module(xs[0]).concatenate(xs, axis)
@@ -51,6 +49,11 @@ class Stack(Composite, shapes="(?)* -> (?)", method=False):
         return torch.stack(xs, dim)
 
 
+def _at(axis: int, part: Any) -> Any:
+    """The index that takes `part` of one axis; `...` makes it a view even of a single element."""
+    return (*(slice(None),) * axis, part, ...)
+
+
 class Split(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
     """Pieces of `split_size` along `dim` (the last may be shorter), or of the sizes in a list; views.
 
@@ -74,9 +77,8 @@ class Split(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
             sizes = [min(split_size, size - at) for at in range(0, size, split_size)] or [0]
         if sum(sizes) != size or min(sizes) < 0:
             raise ShapeError(f"split: the sizes {sizes} add up to {sum(sizes)}, axis {dim} of {x.shape} has {size}")
-        before = (slice(None),) * axis
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        return tuple(x[(*before, slice(end - n, end))] for n, end in zip(sizes, ends))
+        return tuple(x[_at(axis, slice(end - n, end))] for n, end in zip(sizes, ends))
 
     def backward(ctx, *dz):
         return Cat.apply(*dz, dim=ctx.axis)
@@ -92,8 +94,7 @@ class Unbind(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
 
     def forward(ctx, x, dim=0):
         ctx.axis = axis = _axis("unbind", dim, x.ndim)
-        before = (slice(None),) * axis
-        return tuple(x[(*before, i, ...)] for i in range(x.shape[axis]))
+        return tuple(x[_at(axis, i)] for i in range(x.shape[axis]))
 
     def backward(ctx, *dz):
         return Stack.apply(*dz, dim=ctx.axis)

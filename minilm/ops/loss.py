@@ -13,7 +13,7 @@ from minilm.ops.activation import softplus
 from minilm.ops.arrange import movedim, unsqueeze
 from minilm.ops.indexing import take_along_dim
 from minilm.ops.pointwise import square
-from minilm.ops.reduction import mean, sum
+from minilm.ops.reduction import mean, sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, options, sample
 from minilm.ops.selection import where
 from minilm.ops.shape import reshape
@@ -194,7 +194,7 @@ def binary_cross_entropy_with_logits(
         pos_weight: what the first of the two terms counts; broadcast.
     Errors: ShapeError unless x and target have one shape.
     """
-    return BinaryCrossEntropyWithLogits.apply(x, target, weight, pos_weight, reduction)  # type: ignore[no-any-return]
+    return BinaryCrossEntropyWithLogits.apply(x, target, weight, pos_weight, reduction)
 
 
 def _check(name: str, x: Any, weight: Any, reduction: str) -> None:

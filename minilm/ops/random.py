@@ -103,14 +103,16 @@ def multinomial(
     if array.dtype.kind != "f":
         raise DtypeError(f"multinomial: the weights must be floating, not {array.dtype}")
     if array.ndim not in (1, 2) or num_samples < 1:
-        raise ShapeError(f"multinomial: {num_samples} draws from weights of shape {array.shape}, (N) or (B, N) expected")
+        raise ShapeError(
+            f"multinomial: {num_samples} draws from weights of shape {array.shape}, (N) or (B, N) expected"
+        )
     if not np.isfinite(array).all() or (array < 0).any() or not (array.sum(-1) > 0).all():
         raise ValueError("multinomial: the weights of each row must be finite, not negative, and not all zero")
     if not replacement and (positive := int((array > 0).sum(-1).min())) < num_samples:
         raise ValueError(f"multinomial: {num_samples} draws without replacement from {positive} positive weights")
     U = num_samples if replacement else array.shape[-1]
     uniform = (generator or random.default_generator).uniform((*array.shape[:-1], U), np.float64)
-    return Multinomial.apply(wrap(array), wrap(uniform), num_samples, replacement)  # type: ignore[no-any-return]
+    return Multinomial.apply(wrap(array), wrap(uniform), num_samples, replacement)
 
 
 def bernoulli(x: Tensor, generator: random.Generator | None = None) -> Tensor:

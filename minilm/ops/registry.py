@@ -225,7 +225,7 @@ def _differentiate_definition(cls: type[Operation], node: Node, received: list[A
 
     if cls.definition is None:
         raise AutogradError(f"{cls.name}: second derivatives are not defined")
-    metas, rest, chosen = node.call
+    metas, rest, chosen = node.call  # type: ignore[attr-defined]
     saved = {origin[0]: i for i, origin in enumerate(node._origins) if origin is not None}
     values = node.saved
     stand_ins: list[Any] = []

@@ -145,7 +145,7 @@ def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 def _contiguous(self: Tensor) -> Tensor:
     """The elements in memory in the order in which they are counted; itself if they are."""
-    return self if self.is_contiguous() else clone(self)  # type: ignore[no-any-return]
+    return self if self.is_contiguous() else clone(self)
 
 
 def _type_as(self: Tensor, other: Tensor) -> Tensor:
@@ -163,14 +163,14 @@ def _converting(dtype: np.dtype[Any]) -> Any:
 
 def _transposed(self: Tensor) -> Tensor:
     """All axes in reverse order; of a matrix its transpose."""
-    return permute(self, tuple(range(self.ndim))[::-1])  # type: ignore[no-any-return]
+    return permute(self, tuple(range(self.ndim))[::-1])
 
 
 def _matrices_transposed(self: Tensor) -> Tensor:
     """The last two axes exchanged: (..., N, M) to (..., M, N)."""
     if self.ndim < 2:
         raise ShapeError(f"mT: a tensor of shape {self.shape} holds no matrices")
-    return permute(self, (*range(self.ndim - 2), -1, -2))  # type: ignore[no-any-return]
+    return permute(self, (*range(self.ndim - 2), -1, -2))
 
 
 # The methods that are no operations of their own: names for conversions and orders of axes.

@@ -53,8 +53,8 @@ class SGD(Optimizer):
         g = gradient + group["weight_decay"] * w if group["weight_decay"] else gradient
         if momentum:
             if state["momentum_buffer"] is None:
-                state["momentum_buffer"] = Tensor(g.copy())
-                b = state["momentum_buffer"].array
+                b = g.copy()
+                state["momentum_buffer"] = Tensor(b)
             else:
                 b = state["momentum_buffer"].array
                 b *= momentum

@@ -38,7 +38,7 @@ SPECIALS = (0.0, -0.0, 1.0, -1.0, 1e-30, -1e30)
 def shapes(draw: DrawFn, min_axes: int = 0, max_axes: int = 4, min_size: int = 0, max_size: int = 4) -> Shape:
     """A shape of `min_axes` to `max_axes` axes, each of `min_size` to `max_size` elements; seldom 0."""
     sizes = list(range(max(min_size, 1), max_size + 1)) * 3
-    size = st.sampled_from(sizes + [0] if min_size == 0 else sizes)
+    size = st.sampled_from([*sizes, 0] if min_size == 0 else sizes)
     return tuple(draw(size) for _ in range(draw(st.integers(min_axes, max_axes))))
 
 

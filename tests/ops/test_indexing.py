@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 import minilm as ml
 from minilm.errors import AutogradError, DtypeError, MinilmError, ShapeError
-from minilm.ops import indexing
 from minilm.testing import assert_same, strategies
 
 SHAPE = (4, 3, 5)
@@ -188,9 +187,9 @@ def test_gather_and_scatter_equal_pytorch(torch, name, case):
     x, v, t, u = leaf(array), leaf(values), torch.from_numpy(array.copy()), torch.from_numpy(values.copy())
     t.requires_grad_(), u.requires_grad_()
     if name == "gather":
-        y, z = indexing.gather(x, ml.Tensor(index), dim=dim), t.gather(dim, torch.from_numpy(index))
+        y, z = x.gather(dim, ml.Tensor(index)), t.gather(dim, torch.from_numpy(index))
     else:
-        y = getattr(indexing, name)(x, ml.Tensor(index), v, dim=dim)
+        y = getattr(x, name)(dim, ml.Tensor(index), v)
         z = getattr(t, name)(dim, torch.from_numpy(index), u)
     assert_same(y, z.detach().numpy())
     c = np.asarray(cotangent(y.shape))
@@ -221,7 +220,7 @@ def test_index_select_and_index_add(both):
     def story(m):
         x = m.arange(12, dtype=m.float64).reshape(4, 3).requires_grad_()
         rows = m.tensor([3, 0, 3])
-        y = m.index_select(x, dim=0, index=rows)
+        y = m.index_select(x, 0, rows)
         z = x.index_add(dim=0, index=rows, source=y * 2)
         return [y, z, *m.autograd.grad((z * z).sum(), x)]
 
@@ -231,21 +230,21 @@ def test_index_select_and_index_add(both):
 def test_what_gather_and_scatter_refuse():
     x, index = ml.zeros(2, 3), ml.tensor([[0, 1]])
     for attempt, error, words in [
-        (lambda: x.gather(ml.tensor([[0, 3]]), dim=1), IndexError, r"gather: index 0 ... 3 leaves 0 ... 2 of axis 1"),
-        (lambda: x.gather(ml.tensor([[-1, 0]]), dim=1), IndexError, r"gather: index -1"),
-        (lambda: x.gather(ml.tensor([0]), dim=1), ShapeError, r"gather: the index \(1,\) must have as many axes"),
-        (lambda: x.gather(ml.zeros(1, 1), dim=1), DtypeError, "gather: the index must be integers, not float32"),
-        (lambda: x.gather(index, dim=2), ShapeError, "gather: there is no axis 2 among 2"),
-        (lambda: x.gather(ml.zeros(3, 1, dtype=ml.int64), dim=1), ShapeError, r"\(3, 1\) reaches beyond x \(2, 3\)"),
-        (lambda: x.scatter_add(index, ml.ones(1, 1), dim=1), ShapeError, r"index \(1, 2\) reaches beyond src \(1, 1\)"),
-        (lambda: x.index_select(ml.tensor([2]), dim=0), IndexError, "2"),
-        (lambda: x.index_select(ml.ones(1), dim=0), DtypeError, "index_select: the index must be integers"),
+        (lambda: x.gather(1, ml.tensor([[0, 3]])), IndexError, r"gather: index 0 ... 3 leaves 0 ... 2 of axis 1"),
+        (lambda: x.gather(1, ml.tensor([[-1, 0]])), IndexError, r"gather: index -1"),
+        (lambda: x.gather(1, ml.tensor([0])), ShapeError, r"gather: the index \(1,\) must have as many axes"),
+        (lambda: x.gather(1, ml.zeros(1, 1)), DtypeError, "gather: the index must be integers, not float32"),
+        (lambda: x.gather(2, index), ShapeError, "gather: there is no axis 2 among 2"),
+        (lambda: x.gather(1, ml.zeros(3, 1, dtype=ml.int64)), ShapeError, r"\(3, 1\) reaches beyond x \(2, 3\)"),
+        (lambda: x.scatter_add(1, index, ml.ones(1, 1)), ShapeError, r"index \(1, 2\) reaches beyond src \(1, 1\)"),
+        (lambda: x.index_select(0, ml.tensor([2])), IndexError, "2"),
+        (lambda: x.index_select(0, ml.ones(1)), DtypeError, "index_select: the index must be integers"),
         (lambda: x.masked_select(index), DtypeError, "masked_select: the mask must be boolean"),
     ]:
         with pytest.raises(error, match=words):
             attempt()
     with pytest.raises((AutogradError, DtypeError)):
-        x.gather(ml.zeros(1, 1, requires_grad=True), dim=1)
+        x.gather(1, ml.zeros(1, 1, requires_grad=True))
 
 
 # --- order --------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_what_the_others_refuse():
     x = scores(ml)
     with pytest.raises(ShapeError, match=r"x \(5, 7\) and target \(5,\) differ in shape"):
         F.binary_cross_entropy_with_logits(x, ml.ones(5))
-    with pytest.raises(ShapeError, match="mse_loss|do not broadcast"):
+    with pytest.raises(ShapeError, match="do not broadcast"):
         F.mse_loss(x, ml.ones(4, 7))
     for name in ("mse_loss", "binary_cross_entropy_with_logits"):
         with pytest.raises(ValueError, match=f"{name}: reduction is"):

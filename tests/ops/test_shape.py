@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,7 @@ def test_view_and_reshape_agree_with_pytorch_on_what_is_possible(source, shape, 
     try:
         other = t.reshape(shape)
     except RuntimeError:
-        with pytest.raises(ShapeError, match="reshape: .*do not fit"):
+        with pytest.raises(ShapeError, match=r"reshape: .*do not fit"):
             x.reshape(shape)
     else:
         ours = x.reshape(shape)
@@ -216,6 +218,6 @@ def test_to(both):
 def test_what_to_refuses():
     with pytest.raises(DtypeError, match="complex64"):
         ml.ones(2).to(np.complex64)
-    if not ml.device("cpu") == "cuda":
-        with pytest.raises(DeviceError, match="cuda|CuPy|GPU"):
+    if importlib.util.find_spec("cupy") is None:
+        with pytest.raises(DeviceError, match="CuPy"):
             ml.ones(2).to("cuda")
