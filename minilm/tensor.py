@@ -249,7 +249,7 @@ class Tensor(TensorMethods):
     def numpy(self) -> np.ndarray[Any, Any]:
         """The NumPy array, sharing memory. Errors: AutogradError if it requires a gradient."""
         self._refuse_gradient("numpy", "NumPy", "t.detach().numpy()")
-        return Device("cpu").receive(self.array)  # type: ignore[no-any-return]
+        return Device("cpu").receive(self.array)
 
     def _refuse_gradient(self, name: str, taker: str, instead: str) -> None:
         if self.requires_grad:

@@ -20,7 +20,7 @@ from minilm.kernels import reference, threads
 Array = Any
 
 # Numba is loaded when first used, which may be after the number of threads was chosen.
-numba.set_num_threads(min(threads.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+numba.set_num_threads(min(threads.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 _F32, _F64 = numba.float32, numba.float64
 

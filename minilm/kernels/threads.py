@@ -39,7 +39,7 @@ def set_num_threads(count: int) -> None:
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"set_num_threads: at least 1 thread is needed, not {count!r}")
     _chosen = count
-    native = sys.modules.get("minilm.kernels.native")
+    native: Any = sys.modules.get("minilm.kernels.native")
     if hasattr(native, "set_num_threads"):  # it asks for the number itself while it is being loaded
         native.set_num_threads(count)
     numba = sys.modules.get("numba")

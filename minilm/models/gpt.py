@@ -81,7 +81,7 @@ class CausalSelfAttention(nn.Module):
             q, k, v, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=T == S
         )
         y = y.transpose(1, 2).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C)
-        return self.resid_dropout(self.c_proj(y))  # type: ignore[no-any-return]
+        return self.resid_dropout(self.c_proj(y))
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, H, T, D)."""
@@ -102,7 +102,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))))  # type: ignore[no-any-return]
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
 
 
 class Block(nn.Module):
@@ -181,12 +181,12 @@ class GPT(nn.Module):
         x = transformer["drop"](transformer["wte"](tokens) + transformer["wpe"](positions))  # (B, T, C)
         for layer, block in enumerate(transformer["h"]):
             x = block(x, None if cache is None else cache.layers[layer])
-        return self.lm_head(transformer["ln_f"](x))  # type: ignore[no-any-return]
+        return self.lm_head(transformer["ln_f"](x))
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """The mean cross-entropy, in nats, of `targets` (B, T), each the token after that in `tokens` (B, T)."""
         logits = self(tokens)
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))  # type: ignore[no-any-return]
+        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty cache for `batch_size` sequences of this model."""
@@ -200,7 +200,7 @@ class GPT(nn.Module):
         return generate(self, tokens, max_new_tokens, **settings)
 
     def flops_per_token(self) -> int:
-        """Multiplications and additions of one training step per token: 6 for each parameter in a product, and attention.
+        """Multiplications and additions of a training step, per token: 6 for each parameter in a product, and attention.
 
         Source: Chowdhery et al. 2022 (PaLM), appendix B.
         """
