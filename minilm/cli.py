@@ -94,9 +94,11 @@ def generate(
     from minilm.train.checkpoint import load_run
 
     Sampling(temperature, top_k, top_p, repetition_penalty)  # refuse what is impossible before anything is shown
-    for name, value, least in (("tokens", tokens, 0), ("samples", samples, 1), ("seed", seed or 0, 0)):
+    for name, value, least in (("tokens", tokens, 0), ("samples", samples, 1)):
         if value < least:
             raise ConfigError(f"{name} must be at least {least}, not {value}")
+    if seed is not None and not 0 <= seed <= 2**64 - samples:
+        raise ConfigError(f"seed must be from 0 to 2**64 - {samples}, not {seed}")
     if not prompt:
         raise UsageError("the prompt is empty, and a model continues what it is given")
     model, tokenizer = load_run(run)
