@@ -172,7 +172,7 @@ def _train(prepare: Any, title: str) -> None:
 
 def _characters(corpus: Any) -> str:
     """The beginning of the corpus, to see what a prompt may begin with."""
-    return corpus.tokenizer.decode(corpus.tokens[:2000])  # type: ignore[no-any-return]
+    return corpus.tokenizer.decode(corpus.tokens[:2000])
 
 
 def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None) -> None:
