@@ -6,13 +6,14 @@ A mistake of the user's ends with one line on standard error and exit code 2; Ct
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -20,11 +21,14 @@ from minilm.errors import MinilmError
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Language models you can read all the way down.",
 )
+
+# What the parser refuses. Newer typers bring their own click, so it is not imported by name:
+# a BadParameter is a UsageError is a ClickException.
+RefusedError: Any = typer.BadParameter.__mro__[2]
 
 DEMO_STEPS = 1000
 DEMO_FOLDER = Path("runs/demo")
@@ -85,9 +89,18 @@ def generate(
     samples: Annotated[int, typer.Option(help="How many texts.")] = 1,
 ) -> None:
     """Let a trained model go on with a prompt."""
-    from minilm.generation import generate_text
+    from minilm.errors import ConfigError
+    from minilm.generation import Sampling, generate_text
     from minilm.train.checkpoint import load_run
 
+    Sampling(temperature, top_k, top_p, repetition_penalty)  # refuse what is impossible before anything is shown
+    for name, value, least in (("tokens", tokens, 0), ("samples", samples, 1)):
+        if value < least:
+            raise ConfigError(f"{name} must be at least {least}, not {value}")
+    if seed is not None and not 0 <= seed <= 2**64 - samples:
+        raise ConfigError(f"seed must be from 0 to 2**64 - {samples}, not {seed}")
+    if not prompt:
+        raise UsageError("the prompt is empty, and a model continues what it is given")
     model, tokenizer = load_run(run)
     context, known = model.config.block_size, len(tokenizer.encode_array(prompt))
     if known + tokens > context:
@@ -152,45 +165,58 @@ def _train(prepare: Any, title: str) -> None:
     finally:
         display.close()
     picture = draw_loss(trainer.folder, corpus.tokenizer.vocab_size, title)
-    _farewell(console, trainer, picture)
+    _farewell(console, trainer, corpus, picture)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
 
 def _characters(corpus: Any) -> str:
     """The beginning of the corpus, to see what a prompt may begin with."""
-    return corpus.tokenizer.decode(corpus.tokens[:2000])  # type: ignore[no-any-return]
+    return corpus.tokenizer.decode(corpus.tokens[:2000])
 
 
-def _farewell(console: Console, trainer: Any, picture: Path | None) -> None:
+def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None) -> None:
     """Where everything is, and the commands to go on."""
     folder, p = trainer.folder, trainer.progress
     state = f"stopped at step {p.step} of {p.steps}" if trainer.interrupted else f"done: {p.steps} steps"
     console.print(f"\n{state} in {p.seconds:.0f} s", style="bold")
-    console.print(f"  checkpoint    {folder}/checkpoint.safetensors")
+    console.print(f"  checkpoint    {folder}/checkpoint.safetensors", markup=False)
     if picture is not None:
-        console.print(f"  loss curve    {picture}")
+        console.print(f"  loss curve    {picture}", markup=False)
     else:
         console.print("  no loss curve: matplotlib is not installed (pip install matplotlib)")
-    console.print(f'  let it write  minilm generate {folder} --prompt "To be"')
-    more = "" if trainer.interrupted else f" --set steps={2 * p.steps}"
-    console.print(f"  go on         minilm train --resume {folder}{more}")
+    run = shlex.quote(str(folder))
+    console.print(f"  let it write  minilm generate {run} --prompt {_prompt(corpus)}", markup=False)
+    more = "" if p.step < p.steps else f" --set steps={2 * p.steps}"
+    console.print(f"  go on         minilm train --resume {run}{more}", markup=False)
+
+
+def _prompt(corpus: Any) -> str:
+    """Something that the model can go on with, quoted for a shell: not every text has these letters."""
+    try:
+        corpus.tokenizer.encode("To be")
+    except MinilmError:
+        return shlex.quote(_characters(corpus).split("\n")[0][:8] or _characters(corpus)[0])
+    return '"To be"'
 
 
 def _unused(folder: Path) -> Path:
     """`folder`, or the first of folder-2, folder-3, ... that holds no run yet."""
-    if not (folder / "checkpoint.safetensors").exists():
-        return folder
-    number = 2
-    while (folder.with_name(f"{folder.name}-{number}") / "checkpoint.safetensors").exists():
-        number += 1
-    return folder.with_name(f"{folder.name}-{number}")
+    from minilm.train.run import taken
+
+    number, free = 2, folder
+    while taken(free):
+        number, free = number + 1, folder.with_name(f"{folder.name}-{number}")
+    return free
 
 
 def main() -> None:
     """The entry point: errors of the user's become one line and exit code 2."""
+    for screen in (sys.stdout, sys.stderr):
+        if isinstance(screen, io.TextIOWrapper):
+            screen.reconfigure(errors="replace")  # a terminal without these characters shows others
     with _one_line_errors():
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
 
 
 @contextlib.contextmanager
@@ -198,9 +224,8 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except click.ClickException as error:  # an unknown option, a value of the wrong kind
-        error.show()
-        sys.exit(error.exit_code)
+    except RefusedError as error:  # an unknown option, a value of the wrong kind
+        _fail(error.format_message(), 2)
     except (MinilmError, IndexError) as error:
         _fail(str(error), 2)
     except BrokenPipeError:  # the reader, such as `head`, has gone
@@ -211,7 +236,7 @@ def _one_line_errors() -> Iterator[None]:
         _fail(f"{place}{error.strerror or error}", 2)
     except MemoryError as error:
         _fail(f"not enough memory: {error}", 2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
 
 

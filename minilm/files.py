@@ -28,9 +28,11 @@ def written_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)  # a full disk does not say where
         raise
     _sync_folder(target.parent)
 

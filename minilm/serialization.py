@@ -19,9 +19,7 @@ from minilm.files import written_whole
 from minilm.tensor import Tensor
 
 
-def save(
-    tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
-) -> None:
+def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (or arrays) by name to `path`, with texts beside them.
 
     Tensors that share memory, such as tied weights, are written once for each name.
@@ -31,8 +29,10 @@ def save(
         name: np.ascontiguousarray(t.detach().numpy() if isinstance(t, Tensor) else t) for name, t in tensors.items()
     }
     # ascontiguousarray makes a 0-d array 1-d
-    arrays = {name: array.reshape(np.shape(getattr(tensors[name], "array", tensors[name]))) for name, array in arrays.items()}
-    content = _to_bytes(arrays, dict(metadata or {}))
+    arrays = {
+        name: array.reshape(np.shape(getattr(tensors[name], "array", tensors[name]))) for name, array in arrays.items()
+    }
+    content = _to_bytes(arrays, dict(metadata) if metadata else None)  # an empty dict can spoil the header
     with written_whole(path) as file:
         file.write(content)
 
@@ -55,8 +55,12 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         with safe_open(place, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: Tensor(np.array(file.get_tensor(name))) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except TypeError as error:  # a type that NumPy lacks, such as bfloat16
+        raise CheckpointError(f"{place}: holds a type of numbers that minilm does not read ({error})") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{place}: it cannot be read as safetensors, perhaps it was cut short ({error})") from None
+        raise CheckpointError(
+            f"{place}: it cannot be read as safetensors, perhaps it was cut short ({error})"
+        ) from None
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not np.isfinite(tensor.array).all():
             raise CheckpointError(f"{place}: the tensor {name} holds NaN or infinity")

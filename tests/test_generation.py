@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minilm as ml
@@ -310,6 +310,7 @@ def test_the_text_ends_before_a_stop_string(text, stop, pieces):
 WORDS = st.text("ab", min_size=1, max_size=4)
 
 
+@example(text="aba", stop=["b", "aba"], cuts=set())
 @given(text=st.text("abc", max_size=12), stop=st.lists(WORDS, max_size=3), cuts=st.sets(st.integers(0, 12)))
 def test_where_a_text_stops_does_not_depend_on_how_tokens_cut_it(text, stop, cuts):
     class Chunks:

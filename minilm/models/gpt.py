@@ -108,8 +108,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each added to what it was given: (B, T, C) -> (B, T, C).
 
-        x = x + attn(ln_1(x))
-        x = x + mlp(ln_2(x))
+    x = x + attn(ln_1(x))
+    x = x + mlp(ln_2(x))
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -200,7 +200,7 @@ class GPT(nn.Module):
         return generate(self, tokens, max_new_tokens, **settings)
 
     def flops_per_token(self) -> int:
-        """Multiplications and additions of a training step, per token: 6 for each parameter in a product, and attention.
+        """Multiplications and additions of a training step per token: 6 for each parameter in a product, and attention.
 
         Source: Chowdhery et al. 2022 (PaLM), appendix B.
         """

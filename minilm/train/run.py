@@ -58,10 +58,11 @@ def new_run(
         trainer = Trainer(GPT(config.model), *blocks, config, folder)
         save_checkpoint(trainer, folder)
     except BaseException:
-        with contextlib.suppress(OSError):  # the error that is on its way says more
-            for name in FILES:
-                (folder / name).unlink(missing_ok=True)
-            for path in missing:
+        for name in FILES:
+            with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
+                (folder / name).unlink()
+        for path in missing:
+            with contextlib.suppress(OSError):
                 path.rmdir()
         raise
     return trainer, corpus

@@ -159,9 +159,8 @@ class Trainer:
         loss.backward()
         limit = self.config.grad_clip or math.inf
         norm = float(optim.clip_grad_norm_(self.model.parameters(), limit))
-        progress.gradient_norm = self._finite(
-            "the gradient's norm", norm, progress.step + 1
-        )  # else the weights would be lost
+        # Refused before the optimiser spoils the weights with it.
+        progress.gradient_norm = self._finite("the gradient's norm", norm, progress.step + 1)
         self.optimizer.step()
         spent = time.perf_counter() - began
         progress.step += 1
