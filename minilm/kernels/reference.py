@@ -154,8 +154,8 @@ def layer_norm_backward(
 ) -> tuple[Array, Array, Array]:
     """With the normalised row n = (x - mean) rstd and its gradient dn = dy weight:
 
-        dx = (dn - mean(dn) - n mean(dn n)) rstd        the two means: through mean(x) and through rstd
-        dweight = sum over rows of dy n                 dbias = sum over rows of dy
+    dx = (dn - mean(dn) - n mean(dn n)) rstd        the two means: through mean(x) and through rstd
+    dweight = sum over rows of dy n                 dbias = sum over rows of dy
     """
     n = x - mean
     n *= rstd

@@ -158,7 +158,11 @@ class Flip(Primitive, shapes=SHAPE, dtypes="keep", spread=True):
 class Roll(Primitive, shapes=SHAPE, dtypes="keep"):
     """The elements moved on by `shifts` along `dims`, those that fall off coming in at the front."""
 
-    samples = [sample((2, 3, 5), shifts=1, dims=-1), sample((2, 3), shifts=(1, -2), dims=(0, 1)), sample((2, 3), shifts=2)]
+    samples = [
+        sample((2, 3, 5), shifts=1, dims=-1),
+        sample((2, 3), shifts=(1, -2), dims=(0, 1)),
+        sample((2, 3), shifts=2),
+    ]
 
     def forward(ctx, x, shifts, dims=None):
         ctx.back = tuple(-s for s in shifts) if isinstance(shifts, (tuple, list)) else -shifts
@@ -198,7 +202,11 @@ class Triu(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep"):
 class Pad(Primitive, shapes=SHAPE, dtypes="keep", method=False):
     """A border of `value` around x; `pad` counts (before, after) from the last axis backwards, as in PyTorch."""
 
-    samples = [sample((2, 3), pad=(1, 2)), sample((2, 3, 5), pad=(1, 0, 0, 2), value=-1.5), sample((0, 3), pad=(0, 0, 1, 1))]
+    samples = [
+        sample((2, 3), pad=(1, 2)),
+        sample((2, 3, 5), pad=(1, 0, 0, 2), value=-1.5),
+        sample((0, 3), pad=(0, 0, 1, 1)),
+    ]
 
     def forward(ctx, x, pad, mode="constant", value=None):
         if mode != "constant":

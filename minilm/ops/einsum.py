@@ -79,7 +79,7 @@ def _parse(equation: str, operands: Any) -> tuple[list[Term], list[Any]]:
         (expand(x, tuple(sizes[label] if isinstance(label, int) else -1 for label in labels)), labels)
         for x, labels in terms
     ]
-    dots = sorted((label for label in sizes if isinstance(label, int)))
+    dots = sorted(label for label in sizes if isinstance(label, int))
     if arrow:
         before, _, after = right.partition("...")
         output = [*before, *(dots if "..." in right else []), *after]
@@ -94,7 +94,7 @@ def _labels(equation: str, text: str, ndim: int) -> list[Any]:
     """A label for each axis; those of "..." are numbered -1, -2, ... from the right, so that they align."""
     before, dots, after = text.partition("...")
     free = ndim - len(before) - len(after)
-    if not (before + after).isalpha() and before + after or free < 0 or (free and not dots):
+    if (not (before + after).isalpha() and before + after) or free < 0 or (free and not dots):
         raise ShapeError(f"einsum: {text!r} in {equation!r} does not describe an operand of {ndim} axes")
     return [*before, *range(-free, 0), *after]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from minilm.device import array_module
 from minilm.errors import DtypeError
 from minilm.ops.arrange import unsqueeze
@@ -11,9 +10,7 @@ from minilm.ops.registry import Primitive, sample
 from minilm.ops.selection import ne, where
 
 
-class Embedding(
-    Primitive, shapes="(...), (V, C) -> (..., C)", dtypes="keep", constants=("indices",), method=False
-):
+class Embedding(Primitive, shapes="(...), (V, C) -> (..., C)", dtypes="keep", constants=("indices",), method=False):
     """z = weight[indices]: each number becomes its row of the table.
 
     dweight: each row the sum of the dz of all places that picked it; 0 for the row `padding_idx`.

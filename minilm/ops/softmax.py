@@ -7,7 +7,7 @@ from typing import Any
 from minilm import kernels
 from minilm.device import array_module
 from minilm.ops.pointwise import exp
-from minilm.ops.reduction import amax, logsumexp, sum
+from minilm.ops.reduction import amax, logsumexp, sum  # noqa: A004
 from minilm.ops.registry import Fused, options, sample
 from minilm.ops.shape import _axis
 
@@ -50,7 +50,7 @@ class Softmax(Fused, shapes="(...) -> (...)", dtypes="float"):
 class LogSoftmax(Fused, shapes="(...) -> (...)", dtypes="float"):
     """The logarithms of softmax's probabilities, exact where they are tiny.
 
-        y_j = x_j - log sum_k e^(x_k)        over the axis `dim`
+    y_j = x_j - log sum_k e^(x_k)        over the axis `dim`
     """
 
     samples = SAMPLES

@@ -70,12 +70,10 @@ class LRScheduler:
 class LambdaLR(LRScheduler):
     """lr = initial_lr schedule(step): one schedule for all groups, or a list with one for each.
 
-        scheduler = LambdaLR(optimizer, warmup_cosine(100, 2000, floor=0.1))
+    scheduler = LambdaLR(optimizer, warmup_cosine(100, 2000, floor=0.1))
     """
 
-    def __init__(
-        self, optimizer: Optimizer, lr_lambda: Schedule | Sequence[Schedule], last_epoch: int = -1
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, lr_lambda: Schedule | Sequence[Schedule], last_epoch: int = -1) -> None:
         groups = len(optimizer.param_groups)
         self.lr_lambdas: list[Schedule] = [lr_lambda] * groups if callable(lr_lambda) else list(lr_lambda)
         if len(self.lr_lambdas) != groups:

@@ -44,9 +44,7 @@ def warmup(warmup_steps: int, then: Schedule) -> Schedule:
     """
     if warmup_steps < 0:
         raise ConfigError(f"warmup_steps must be at least 0, not {warmup_steps}")
-    return lambda step: (
-        (step + 1) / (warmup_steps + 1) * then(0) if step < warmup_steps else then(step - warmup_steps)
-    )
+    return lambda step: (step + 1) / (warmup_steps + 1) * then(0) if step < warmup_steps else then(step - warmup_steps)
 
 
 def warmup_constant(warmup_steps: int) -> Schedule:

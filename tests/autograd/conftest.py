@@ -74,5 +74,3 @@ def refused():
         return False
 
     return attempt
-
-
