@@ -31,7 +31,7 @@ def written_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(target)  # a full disk does not say where
         raise
     _sync_folder(target.parent)
