@@ -65,7 +65,19 @@ from minilm.ops.arrange import (
     unsqueeze,
 )
 from minilm.ops.einsum import einsum
-from minilm.ops.indexing import argsort, gather, index_select, masked_select, nonzero, scatter_add, sort, topk
+from minilm.ops.indexing import (
+    argsort,
+    gather,
+    index_add,
+    index_select,
+    masked_select,
+    nonzero,
+    scatter,
+    scatter_add,
+    sort,
+    take_along_dim,
+    topk,
+)
 from minilm.ops.joining import cat, chunk, split, stack, unbind
 from minilm.ops.matmul import bmm, dot, matmul, mm, mv, outer
 from minilm.ops.pointwise import (
@@ -215,6 +227,7 @@ __all__ = [
     "get_default_dtype",
     "get_num_threads",
     "gt",
+    "index_add",
     "index_select",
     "inference_mode",
     "initial_seed",
@@ -281,6 +294,7 @@ __all__ = [
     "round",
     "rsqrt",
     "save",
+    "scatter",
     "scatter_add",
     "set_default_dtype",
     "set_grad_enabled",
@@ -299,6 +313,7 @@ __all__ = [
     "std",
     "sub",
     "sum",
+    "take_along_dim",
     "tanh",
     "tensor",
     "testing",

@@ -486,6 +486,9 @@ class TensorMethods:
     def view(self, *shape: _Ints) -> Tensor:
         """`reshape` that never copies."""
 
+    def where(self, condition: Any, other: Any) -> Tensor:
+        """Its own elements where `condition` holds, else those of `other`."""
+
     def zero_(self) -> Tensor:
         """Set every element to 0."""
 

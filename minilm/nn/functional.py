@@ -1,6 +1,7 @@
 """Operations as plain functions, under PyTorch's names and with its argument orders.
 
-Most are the operations themselves (minilm/ops), named again here; only what differs is written.
+Most are the operations themselves (minilm/ops), named again here; only what differs is written. The operations
+that PyTorch has in `torch` rather than here (`F.exp`, `F.sum`, `F.reshape` ...) are found by their names too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from minilm import ops
 from minilm.device import array_module
 from minilm.errors import ShapeError
 from minilm.ops.activation import gelu, silu, softplus
@@ -49,6 +51,20 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Any other operation by its name, as `minilm.name` or as it stands in the register."""
+    import minilm
+
+    if not name.startswith("_"):
+        if callable(found := vars(minilm).get(name)):
+            return found
+        try:
+            return ops.get(name).apply
+        except KeyError:
+            pass
+    raise AttributeError(f"minilm.nn.functional has no {name!r}")
 
 
 def layer_norm(

@@ -42,6 +42,14 @@ PLAIN = (
 )  # fmt: skip
 
 
+def _where(self: Tensor, condition: Any, other: Any) -> Any:
+    """Its own elements where `condition` holds, else those of `other`."""
+    return selection.where(condition, self, other)
+
+
+METHODS: dict[str, Any] = {"where": _where}
+
+
 def attach_all() -> None:
     """Give Tensor every registered operation that wants to be a method, its in-place form and its operator."""
     for op in registry.all():
@@ -59,6 +67,8 @@ def attach_all() -> None:
         setattr(Tensor, operator, inplace.in_place(registry.get(name)))
     for function in PLAIN:
         setattr(Tensor, function.__name__, function)
+    for name, function in METHODS.items():
+        setattr(Tensor, name, function)
 
 
 def _gathering(function: Any) -> Any:

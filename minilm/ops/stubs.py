@@ -125,7 +125,7 @@ def _methods() -> Iterator[tuple[str, str]]:
         yield operator, _text(operator, ["other: _Operand"], "Tensor", f"`{name}_`")
     yield "__getitem__", _text("__getitem__", ["index: Any"], "Tensor", _first_line("getitem"))
     yield "__setitem__", _text("__setitem__", ["index: Any", "value: Any"], "None", "x[index] = value, tracked.")
-    plain = {**shape.METHODS, **random.METHODS, **{f.__name__: f for f in attach.PLAIN}}
+    plain = {**shape.METHODS, **random.METHODS, **attach.METHODS, **{f.__name__: f for f in attach.PLAIN}}
     for name, function in plain.items():
         if isinstance(function, property):
             assert function.fget is not None

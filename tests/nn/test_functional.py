@@ -128,3 +128,21 @@ def test_the_norms_refuse_a_weight_of_another_shape(name: str) -> None:
 def test_layers_and_functions_are_the_same() -> None:
     layer = nn.LayerNorm(5, dtype=ml.float64)
     assert np.array_equal(layer(ml.Tensor(X)).array, F.layer_norm(ml.Tensor(X), 5, layer.weight, layer.bias).array)
+
+
+def test_every_operation_is_here_by_its_name():
+    from minilm import ops
+
+    x = ml.tensor([1.0, 4.0])
+    assert F.sqrt(x).tolist() == [1, 2]
+    assert F.sum(x).item() == 5
+    assert F.getitem(x, 1).item() == 4
+    for op in ops.all():
+        assert callable(getattr(F, op.name)), op.name
+    with pytest.raises(AttributeError, match="no 'sqroot'"):
+        F.sqroot  # noqa: B018 - the access is what is tested
+
+
+def test_where_is_a_method_too():
+    x, y = ml.tensor([1.0, 2.0]), ml.tensor([3.0, 4.0])
+    assert x.where(ml.tensor([True, False]), y).tolist() == [1, 4]
