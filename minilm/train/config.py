@@ -71,6 +71,7 @@ class TrainConfig(Config):
         self.require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
         for name in ("batch_size", "steps", "eval_every", "eval_batches", "checkpoint_every", "log_every"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require("batch_size", self.batch_size < 2**31, "below 2**31")
         for name in ("warmup_steps", "weight_decay", "grad_clip", "sample_every", "sample_length"):
             self.require(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         self.require("learning_rate", 0 < self.learning_rate < float("inf"), "above 0")

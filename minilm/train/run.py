@@ -55,7 +55,7 @@ def new_run(
         config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
         config.save(folder)
         random.manual_seed(config.seed)
-        trainer = Trainer(GPT(config.model), *blocks, config, folder)
+        trainer = Trainer(_model(config), *blocks, config, folder)
         save_checkpoint(trainer, folder)
     except BaseException:
         for name in FILES:
@@ -66,6 +66,13 @@ def new_run(
                 path.rmdir()
         raise
     return trainer, corpus
+
+
+def _model(config: TrainConfig) -> GPT:
+    try:
+        return GPT(config.model)
+    except (ValueError, OverflowError) as error:  # NumPy's, for more than an array can hold
+        raise ConfigError(f"the model cannot be built: {error}") from None
 
 
 def taken(folder: Path) -> str | None:

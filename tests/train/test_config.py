@@ -70,6 +70,7 @@ def test_numbers_take_their_fields_type():
         ({"steps": float("inf")}, "steps must be a whole number, not inf"),
         ({"steps": float("nan")}, "steps must be a whole number, not nan"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 2**31}, r"batch_size must be below 2\*\*31, not 2147483648"),
         ({"eval_batches": 0}, "eval_batches"),
         ({"log_every": 0}, "log_every"),
         ({"checkpoint_every": 0}, "checkpoint_every"),
