@@ -169,7 +169,7 @@ class Node:
     @property
     def name(self) -> str:
         """The operation's name, as users call it: `mul`, `layer_norm`."""
-        return str(self.op.name)
+        return str(getattr(self.op, "title", self.op.name))  # a user's Function has its name only
 
     @property
     def where(self) -> str:

@@ -41,8 +41,9 @@ def check_forward(op: Any, inputs: Any, outputs: Any, options: Any = ()) -> None
     """Raise if one of the `outputs` (arrays) has a NaN or infinity that no input and no option had."""
     born = _born([*inputs, *options], outputs)
     if born:
+        name = getattr(op, "title", op.name)
         raise AnomalyError(
-            f"{op.name}: {born} was born in its forward pass, called at {describe_site(call_site())}\n"
+            f"{name}: {born} was born in its forward pass, called at {describe_site(call_site())}\n"
             + "\n".join(f"  input {i}: {_range(x)}" for i, x in enumerate(inputs) if x is not None)
         )
 

@@ -27,6 +27,7 @@ class Attention(
     dtypes="float",
     constants=("mask", "keep"),
     method=False,
+    title="scaled_dot_product_attention",
 ):
     """Each query looks at all keys, and brings back the values of those it resembles.
 

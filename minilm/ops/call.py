@@ -13,7 +13,7 @@ import numpy as np
 from minilm import dtypes
 from minilm.autograd import anomaly
 from minilm.device import array_module
-from minilm.errors import AutogradError, DtypeError, ShapeError
+from minilm.errors import AutogradError, DtypeError
 from minilm.modes import state
 from minilm.ops.shapes import broadcast_error
 from minilm.tape import NO_TAPE, Node
@@ -48,7 +48,7 @@ def caller(op: Any) -> Callable[..., Any]:
             inputs = _promoted(op, inputs, constant)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
         if named:
-            op.signature.check(op.name, op.inputs, [None if a is None else np.shape(a) for a in arrays])
+            op.signature.check(op.title, op.inputs, [None if a is None else np.shape(a) for a in arrays])
         needs: tuple[bool, ...] = ()
         ctx: Any = NO_TAPE
         if state.recording and op.differentiable:
@@ -59,8 +59,8 @@ def caller(op: Any) -> Callable[..., Any]:
                 ctx = Node(op, needs)
         try:
             result = forward(ctx, *arrays, *rest, **options)
-        except ValueError as error:
-            raise _shape_error(op, arrays, error) from error
+        except (ValueError, TypeError) as error:
+            raise _in_our_words(op, arrays, error) from error
         results = result if type(result) is tuple else (result,)
         for r in results:
             if type(r) is not np.ndarray:
@@ -115,7 +115,7 @@ def _refuse_gradients_of_constants(op: Any, needs: tuple[bool, ...], constant: t
     """An input that no gradient can flow to must not ask for one: it would be dropped without a word."""
     for need, fixed, name in zip(needs, constant, op.inputs):
         if need and fixed:
-            raise AutogradError(f"{op.name}: no gradient flows to {name}, and it requires one; use {name}.detach()")
+            raise AutogradError(f"{op.title}: no gradient flows to {name}, and it requires one; use {name}.detach()")
 
 
 def _same_dtype(op: Any, inputs: Any, constant: tuple[bool, ...]) -> bool:
@@ -182,7 +182,7 @@ def _as_tensor(op: Any, x: Any) -> Any:
         return x.item()
     if isinstance(x, np.ndarray) or hasattr(x, "__cuda_array_interface__"):
         return Tensor(x)
-    raise DtypeError(f"{op.name}: a tensor, an array or a number was expected, not {type(x).__name__}: {x!r}")
+    raise DtypeError(f"{op.title}: a tensor, an array or a number was expected, not {type(x).__name__}: {x!r}")
 
 
 def _plain(result: Any) -> Any:
@@ -210,12 +210,13 @@ def _meta(array: Any) -> Any:
     return None if array is None else (array_module(array), np.shape(array), array.dtype)
 
 
-def _shape_error(op: Any, arrays: Any, error: ValueError) -> ValueError:
-    """NumPy's complaint about broadcasting in our words; any other ValueError as it is."""
-    if isinstance(error, ShapeError) or op.signature.variadic:
+def _in_our_words(op: Any, arrays: Any, error: Exception) -> Exception:
+    """NumPy's complaint about broadcasting, and Python's about arguments, by the operation's name; others as they are."""
+    if type(error) is TypeError:
+        return TypeError(str(error).replace(f"{op.__name__}.forward()", op.title))
+    if type(error) is not ValueError or op.signature.variadic or not op.signature.broadcasts:
         return error
-    shapes = [None if a is None else np.shape(a) for a in arrays]
-    return (op.signature.broadcasts and broadcast_error(op.name, op.inputs, shapes)) or error
+    return broadcast_error(op.title, op.inputs, [None if a is None else np.shape(a) for a in arrays]) or error
 
 
 def _by_position(op: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
@@ -224,7 +225,7 @@ def _by_position(op: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tup
     for position, name in enumerate(op.inputs):
         if name in options:
             if position < len(args):
-                raise TypeError(f"{op.name}: {name} was given twice")
+                raise TypeError(f"{op.title}: {name} was given twice")
             placed.extend([None] * (position + 1 - len(placed)))
             placed[position] = options.pop(name)
     return tuple(placed)

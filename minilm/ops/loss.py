@@ -24,7 +24,12 @@ from minilm.tensor import Tensor
 
 
 class CrossEntropyRows(
-    Fused, shapes="(N, V), (N), (V) -> (N)", dtypes="float", constants=("target", "weight"), method=False
+    Fused,
+    shapes="(N, V), (N), (V) -> (N)",
+    dtypes="float",
+    constants=("target", "weight"),
+    method=False,
+    title="cross_entropy",
 ):
     """The loss of each row of scores x, given the number t of the class that was right.
 

@@ -17,7 +17,9 @@ def transposed(x: Any) -> Any:
     return permute(x, (*range(len(x.shape) - 2), -1, -2))
 
 
-class MatrixProduct(Primitive, shapes="(..., N, K), (..., K, M) -> (..., N, M)", method=False, name="matrix_product"):
+class MatrixProduct(
+    Primitive, shapes="(..., N, K), (..., K, M) -> (..., N, M)", method=False, name="matrix_product", title="matmul"
+):
     """z = x y, batched:  dx = dz y^T,  dy = x^T dz"""
 
     def forward(ctx, x, y):

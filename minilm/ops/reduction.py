@@ -292,7 +292,7 @@ class Logsumexp(Primitive, shapes="(...) -> (?)", dtypes="float"):
         return reshape(dz, ctx.kept) * exp(x - where(eq(z, -math.inf), 0.0, z))
 
 
-class EuclideanNorm(Primitive, shapes="(...) -> (?)", dtypes="float", method=False):
+class EuclideanNorm(Primitive, shapes="(...) -> (?)", dtypes="float", method=False, title="norm"):
     """z = sqrt(sum of x^2) along `dim`;  dx = dz x / z, and 0 where z is 0"""
 
     samples = options(dim=DIMS, keepdim=[False, True])

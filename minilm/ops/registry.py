@@ -81,9 +81,12 @@ class Operation:
         method: whether (or under which names) Tensor gets it as a method.
         inplace: whether Tensor also gets the method with a trailing underscore.
         spread: whether the method takes its one option in pieces too, `x.permute(2, 0, 1)`.
+        title: the name that errors, the tape and drawings say, where users call it by another than the
+            register's: `matmul` for matrix_product, which serves it.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     signature: ClassVar[Signature]
     inputs: ClassVar[tuple[str, ...]]
     constants: ClassVar[frozenset[str]]
@@ -122,6 +125,7 @@ class Operation:
         inplace: bool = False,
         spread: bool = False,
         name: str | None = None,
+        title: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
@@ -132,6 +136,7 @@ class Operation:
             if inspect.isfunction(function):
                 setattr(cls, key, staticmethod(function))
         cls.name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower().rstrip("_")
+        cls.title = title or cls.name
         cls.signature = Signature(shapes)
         composed = issubclass(cls, Composite)
         first = cls.definition if composed else cls.forward

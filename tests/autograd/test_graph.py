@@ -44,12 +44,12 @@ def test_operations_have_name_shape_and_source_line():
     y = x @ w
     z = y.exp().sum()  # the line that called exp and sum
     graph = z.graph()
-    assert boxes(graph, "operation") == [("matrix_product", "(2, 5)"), ("exp", "(2, 5)"), ("sum", "()")]
+    assert boxes(graph, "operation") == [("matmul", "(2, 5)"), ("exp", "(2, 5)"), ("sum", "()")]
     assert boxes(graph, "leaf") == [("Tensor", "(2, 3)"), ("Tensor", "(3, 5)")]
     line = test_operations_have_name_shape_and_source_line.__code__.co_firstlineno + 3
     assert graph.boxes[-1].source == f"test_graph.py:{line}  z = y.exp().sum()  # "[: LINE - 3].rstrip() + "..."
     assert "z = y.exp().sum()  # the line that called exp and sum" in graph.boxes[-1].full
-    assert {"matrix_product", "(2, 5)", "exp", "sum", "()", "(3, 5)", graph.boxes[-1].source} <= set(texts(graph))
+    assert {"matmul", "(2, 5)", "exp", "sum", "()", "(3, 5)", graph.boxes[-1].source} <= set(texts(graph))
 
 
 def test_arrows_go_forward_from_what_was_used():

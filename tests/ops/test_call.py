@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import minilm as ml
 from minilm.autograd import grad
+from minilm.errors import ShapeError
 from minilm.tensor import Tensor
 
 
@@ -27,3 +29,11 @@ def test_a_0d_result_is_guarded_against_overwriting():
     y.add_(1.0)
     with pytest.raises(RuntimeError, match="exp needs its result"):
         y.backward()
+
+
+def test_errors_speak_of_operations_as_users_call_them():
+    with pytest.raises(ShapeError, match=r"^matmul: x \(3, 4\) and y \(5, 6\) do not fit: .*4 is not 5"):
+        ml.zeros(3, 4) @ ml.zeros(5, 6)
+    with pytest.raises(TypeError, match=r"^softmax missing 1 required positional argument: 'dim'"):
+        ml.softmax(ml.zeros(3))
+    assert (ml.ones(2, 2, requires_grad=True) @ ml.ones(2, 2)).grad_fn.name == "matmul"
