@@ -211,7 +211,7 @@ def _meta(array: Any) -> Any:
 
 
 def _in_our_words(op: Any, arrays: Any, error: Exception) -> Exception:
-    """NumPy's complaint about broadcasting, and Python's about arguments, by the operation's name; others as they are."""
+    """NumPy's complaint about broadcasting and Python's about arguments, under the operation's name; else as it is."""
     if type(error) is TypeError:
         return TypeError(str(error).replace(f"{op.__name__}.forward()", op.title))
     if type(error) is not ValueError or op.signature.variadic or not op.signature.broadcasts:
