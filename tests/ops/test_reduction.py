@@ -200,7 +200,10 @@ def test_logsumexp_of_nothing_likely_has_gradients_of_0():
 
 
 def test_float32_sums_keep_their_digits():
-    """Pairwise, not one after the other: 10 million terms of 0.1."""
+    """Pairwise, not one after the other: 10 million terms of 0.1.
+
+    NumPy's pairwise sums are off by 1.1e-5 at most (2.2); one after the other it would be 9e-2.
+    """
     x = ml.full((10_000_000,), 0.1)
-    assert abs(x.sum().item() / 1e6 - 1) < 1e-5
-    assert np.isclose(x.mean().item(), 0.1, rtol=1e-5)
+    assert abs(x.sum().item() / 1e6 - 1) < 2e-5
+    assert np.isclose(x.mean().item(), 0.1, rtol=2e-5)
