@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,10 +190,18 @@ def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None)
         console.print(f"  loss curve    {picture}", markup=False)
     else:
         console.print("  no loss curve: matplotlib is not installed (pip install matplotlib)")
-    run = shlex.quote(str(folder))
-    console.print(f"  let it write  minilm generate {run} --prompt {_prompt(corpus)}", markup=False)
+    run, minilm = shlex.quote(str(folder)), _program()
+    console.print(f"  let it write  {minilm} generate {run} --prompt {_prompt(corpus)}", markup=False)
     more = "" if p.step < p.steps else f" --set steps={2 * p.steps}"
-    console.print(f"  go on         minilm train --resume {run}{more}", markup=False)
+    console.print(f"  go on         {minilm} train --resume {run}{more}", markup=False)
+
+
+def _program() -> str:
+    """What to type for `minilm`: the path by which it was called, where a shell would not find it by its name."""
+    called, found = Path(sys.argv[0]), shutil.which("minilm")
+    if called.name != "minilm" or called.parent == Path() or (found and Path(found).samefile(called)):
+        return "minilm"
+    return shlex.quote(sys.argv[0])
 
 
 def _prompt(corpus: Any) -> str:

@@ -56,6 +56,21 @@ def call(monkeypatch, capfd, tmp_path):
     return call
 
 
+def test_the_command_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch):
+    """After `make demo` minilm lies in .venv/bin, and the shell knows nothing of it."""
+    script = tmp_path / ".venv" / "bin" / "minilm"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [".venv/bin/minilm", "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli._program() == ".venv/bin/minilm"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert cli._program() == "minilm"
+    monkeypatch.setattr(sys, "argv", ["minilm"])
+    assert cli._program() == "minilm"
+
+
 def is_one_line(err: str, *parts: str) -> None:
     assert err.startswith("minilm: ")
     assert err.endswith("\n")
