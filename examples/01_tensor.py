@@ -27,7 +27,7 @@ for name, result, expected in [
 ]:
     assert result.dtype == expected
     print(f"   {name} -> {result.dtype}")
-print("   Integers give way to floats, a Python number to any tensor, and a quotient is never an integer.")
+print("   Integers give way to floats, a Python number to a tensor of its kind; a quotient is no integer.")
 
 print("\n3. Broadcasting: an axis of size 1 is repeated to fit, without copying anything")
 column, row = ml.tensor([[10.0], [20.0]]), ml.tensor([[1.0, 2.0, 3.0]])

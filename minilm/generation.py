@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from minilm import random
-from minilm.errors import ConfigError, ShapeError
+from minilm.errors import AutogradError, ConfigError, ShapeError
 from minilm.modes import no_grad
 from minilm.ops.random import multinomial
 from minilm.tensor import Tensor
@@ -55,7 +55,19 @@ class LayerCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new positions, (B, H, T, D); all of them so far, (B, H, S, D)."""
+        """Add the keys and values of T new positions, (B, H, T, D); all of them so far, (B, H, S, D).
+
+        Errors, before anything is changed: AutogradError for tensors that require a gradient, which would
+        end here; ShapeError for another batch or more positions than the context has.
+        """
+        if k.requires_grad or v.requires_grad:
+            raise AutogradError("KVCache: it keeps no gradients; use it under no_grad()")
+        B, H, _, D = self._keys.shape
+        if (k.shape[0], k.shape[1], k.shape[3]) != (B, H, D) or k.shape != v.shape:
+            raise ShapeError(
+                f"KVCache: it was made for {B} sequences and {H} heads of size {D}, "
+                f"and keys of shape {k.shape} and values of shape {v.shape} came"
+            )
         end = self.length + k.shape[2]
         if end > self._keys.shape[2]:
             raise ShapeError(f"KVCache: {end} positions do not fit into the context of {self._keys.shape[2]}")

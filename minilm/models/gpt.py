@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minilm import nn
-from minilm.errors import ShapeError
+from minilm.errors import DtypeError, ShapeError
 from minilm.generation import KVCache, LayerCache
 from minilm.models.config import Config
 from minilm.nn import functional as F
@@ -166,9 +166,12 @@ class GPT(nn.Module):
         """Logits (B, T, V) of the token after each of `tokens` (B, T).
 
         Args:
-            cache: keys and values of earlier positions, which `tokens` continue; they are added to it.
-        Errors: ShapeError for more positions than the context has.
+            cache: keys and values of earlier positions, which `tokens` continue; they are added to it. It keeps
+                no gradients, so it works under no_grad() only.
+        Errors: ShapeError for more positions than the context has, DtypeError for what is no Tensor.
         """
+        if not isinstance(tokens, Tensor):
+            raise DtypeError(f"GPT: tokens are a Tensor of integers, not {type(tokens).__name__}; use minilm.tensor()")
         past = 0 if cache is None else cache.length
         T = tokens.shape[-1]
         if tokens.ndim != 2 or past + T > self.config.block_size:

@@ -128,12 +128,18 @@ def scaled_dot_product_attention(
         dropout_p: the share of weights left out; it is applied whenever it is not 0.
         is_causal: query t sees keys 0 ... t only.
         scale: by default 1 / sqrt(D).
-    Errors: ShapeError for shapes that do not fit, DtypeError for a mask of integers.
+    Errors: ShapeError for shapes that do not fit, DtypeError for a mask of integers, ValueError for a dropout_p
+        outside 0 ... 1.
 
     A query that may look nowhere gets zeros, never NaN. Source: Vaswani et al. 2017, equation 1.
     """
     if attn_mask is not None and attn_mask.dtype.kind not in "bf":
         raise DtypeError(f"attention: a mask is boolean or floating, not {attn_mask.dtype}")
+    if min(query.ndim, key.ndim, value.ndim) < 2:
+        raise ShapeError(
+            f"scaled_dot_product_attention: query {query.shape}, key {key.shape} and value {value.shape} "
+            "need two axes each, (..., T, D)"
+        )
     T, S = query.shape[-2], key.shape[-2]
     if attn_mask is not None:
         try:

@@ -100,7 +100,9 @@ class CrossEntropy(Composite, shapes="(?), (?), (?) -> (?)", constants=("target"
     ]
 
     def definition(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-        _check("cross_entropy", x, weight, reduction)
+        _check("cross_entropy", x, target, weight, reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"cross_entropy: label_smoothing must lie between 0 and 1, not {label_smoothing}")
         rows, target_shape = _class_axis_last(x)
         if target.dtype.kind == "f":
             return _of_probabilities(x, target, weight, reduction, label_smoothing)
@@ -124,7 +126,7 @@ class NllLoss(Composite, shapes="(?), (?), (?) -> (?)", constants=("target", "we
     ]
 
     def definition(x, target, weight=None, ignore_index=-100, reduction="mean"):
-        _check("nll_loss", x, weight, reduction)
+        _check("nll_loss", x, target, weight, reduction)
         rows, target_shape = _class_axis_last(x)
         array = _classes("nll_loss", target, target_shape, rows.shape[1], ignore_index)
         ignored = array == ignore_index
@@ -202,7 +204,10 @@ def binary_cross_entropy_with_logits(
     return BinaryCrossEntropyWithLogits.apply(x, target, weight, pos_weight, reduction)
 
 
-def _check(name: str, x: Any, weight: Any, reduction: str) -> None:
+def _check(name: str, x: Any, target: Any, weight: Any, reduction: str) -> None:
+    for label, value in (("the scores", x), ("target", target), ("weight", weight)):
+        if value is not None and not hasattr(value, "dtype"):
+            raise DtypeError(f"{name}: {label} must be a tensor or an array, not {type(value).__name__}")
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise AutogradError(f"{name}: no gradient flows to weight, and it requires one; use weight.detach()")
     if reduction not in ("mean", "sum", "none"):
@@ -210,6 +215,8 @@ def _check(name: str, x: Any, weight: Any, reduction: str) -> None:
     if not x.shape:
         raise ShapeError(f"{name}: the scores have no axis of classes: shape {tuple(x.shape)}")
     V = x.shape[min(len(x.shape), 2) - 1]
+    if not V:
+        raise ShapeError(f"{name}: scores of shape {tuple(x.shape)} have no classes")
     if weight is not None and tuple(weight.shape) != (V,):
         raise ShapeError(f"{name}: weight has shape {tuple(weight.shape)}, for {V} classes ({V},) is expected")
 

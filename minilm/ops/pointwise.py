@@ -11,7 +11,7 @@ import math
 from minilm import kernels
 from minilm.device import array_module
 from minilm.ops.registry import Primitive, options
-from minilm.ops.selection import eq, floor, ge, logical_and, where
+from minilm.ops.selection import eq, floor, ge, logical_and, refuse_zero, where
 
 BINARY = "(...), (...) -> (...)"
 UNARY = "(...) -> (...)"
@@ -145,6 +145,8 @@ class Remainder(Primitive, shapes=BINARY, smooth=False):
 
     def forward(ctx, x, y):
         xp = array_module(x)
+        if getattr(x, "dtype", None) is None or x.dtype.kind != "f":
+            refuse_zero("remainder", y)
         ctx.save(x if ctx.needs[1] else None, y if ctx.needs[1] else None)
         return xp.remainder(x, y)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minilm.device import array_module
-from minilm.errors import ShapeError
+from minilm.errors import DtypeError, ShapeError
 from minilm.ops.arrange import flip, movedim, squeeze
 from minilm.ops.indexing import getitem, take_along_dim
 from minilm.ops.joining import cat
@@ -73,7 +73,7 @@ class Mean(Composite, shapes="(...) -> (?)"):
 
     def definition(x, dim=None, keepdim=False):
         if x.dtype.kind != "f":
-            raise ShapeError(f"mean: the elements are {x.dtype}; convert them first: x.float().mean()")
+            raise DtypeError(f"mean: the elements are {x.dtype}; convert them first: x.float().mean()")
         count = math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
         return sum(x, dim, keepdim) / count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minilm import dtypes
 from minilm.device import array_module
 from minilm.errors import DtypeError
 from minilm.ops.registry import Primitive, options, sample
@@ -146,10 +147,19 @@ class FloorDivide(Primitive, shapes=BINARY, differentiable=False):
     domain = ("distinct", "nonzero")
 
     def forward(ctx, x, y):
+        if getattr(x, "dtype", None) is None or x.dtype.kind != "f":
+            refuse_zero("floor_divide", y)
         return array_module(x).floor_divide(x, y)
 
     def torch(torch, x, y):
         return torch.floor_divide(x.detach(), y.detach())
+
+
+def refuse_zero(name, divisor):
+    """Raise ZeroDivisionError for integers divided by 0, of which NumPy would make 0."""
+    kind = getattr(divisor, "dtype", None)
+    if (isinstance(divisor, int) or (kind is not None and kind.kind != "f")) and not array_module(divisor).all(divisor):
+        raise ZeroDivisionError(f"{name}: an integer divided by 0")
 
 
 eq, ne, lt, le, gt, ge = Eq.apply, Ne.apply, Lt.apply, Le.apply, Gt.apply, Ge.apply
@@ -327,7 +337,10 @@ class Where(Primitive, shapes="(...), (...), (...) -> (...)", constants=("condit
 
     def forward(ctx, condition, x, y):
         ctx.save(condition)
-        return array_module(condition).where(condition, x, y)
+        z = array_module(condition).where(condition, x, y)
+        if hasattr(x, "dtype") or hasattr(y, "dtype"):
+            return z
+        return z.astype(dtypes.result_type((x, y)))  # of two Python numbers NumPy would make float64
 
     def backward(ctx, dz):
         (condition,) = ctx.saved

@@ -1,4 +1,7 @@
-"""What a training run is: one dataclass, saved beside the weights as config.json."""
+"""What a training run is: one dataclass, saved beside the weights as config.json.
+
+That file is for reading, and for `--config` of another run: the checkpoint carries its own copy, which counts.
+"""
 
 from __future__ import annotations
 

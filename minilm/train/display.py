@@ -48,6 +48,10 @@ class Display(Observer):
         if p.step % config.eval_every == 0 or p.step == config.steps:
             self.console.print(Text(self._line(trainer)), highlight=False)
 
+    def interrupted(self, trainer: Trainer) -> None:
+        """Say that it was heard, and what a second one would do."""
+        self.console.print(Text("finishing this step; another Ctrl-C ends at once, back at the last checkpoint"))
+
     def ended(self, trainer: Trainer) -> None:
         """Take the moving line away."""
         self.close()

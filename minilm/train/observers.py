@@ -31,6 +31,9 @@ class Observer:
     def saved(self, trainer: Trainer) -> None:
         """A checkpoint was written."""
 
+    def interrupted(self, trainer: Trainer) -> None:
+        """The user pressed Ctrl-C: the step in hand is the last one; a second Ctrl-C ends at once."""
+
     def ended(self, trainer: Trainer) -> None:
         """The last step was done, or the user interrupted (`trainer.interrupted`)."""
 
@@ -102,6 +105,8 @@ class Samples(Observer):
     def stepped(self, trainer: Trainer) -> None:
         """Write a text if one is due."""
         p, config = trainer.progress, trainer.config
+        if trainer.interrupted:
+            return  # nobody waits for a text now
         if config.sample_every and config.sample_length and (p.step % config.sample_every == 0 or p.step == p.steps):
             self.show(p.step, self.text(trainer))
 

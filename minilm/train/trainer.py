@@ -218,6 +218,7 @@ class Trainer:
             if self.interrupted:
                 raise KeyboardInterrupt
             self.interrupted = True
+            self._tell("interrupted")
 
         before = signal.signal(signal.SIGINT, remember)
         try:

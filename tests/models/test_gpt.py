@@ -9,7 +9,7 @@ import pytest
 
 import minilm as ml
 from minilm import optim
-from minilm.errors import ConfigError, ShapeError
+from minilm.errors import AutogradError, ConfigError, DtypeError, ShapeError
 from minilm.models import GPT, GPTConfig
 from minilm.testing import assert_same
 
@@ -233,3 +233,20 @@ def test_dropout_is_drawn_anew_in_training_and_off_in_evaluation():
     assert (first != second).any()
     model.eval()
     np.testing.assert_array_equal(model(ml.tensor(x)).array, model(ml.tensor(x)).array)
+
+
+def test_a_cache_refuses_gradients_and_other_batches_before_it_changes():
+    model, (x, _) = build(), batch()
+    cache = model.new_cache(2)
+    with pytest.raises(AutogradError, match="keeps no gradients; use it under no_grad"):
+        model(ml.tensor(x[:2]), cache)
+    with ml.no_grad():
+        with pytest.raises(ShapeError, match=r"made for 2 sequences .* keys of shape \(3, 2, 7, 5\)"):
+            model(ml.tensor(x), cache)
+        assert {layer.length for layer in cache.layers} == {0}
+        assert_same(model(ml.tensor(x[:2]), cache), model(ml.tensor(x[:2])), rtol=1e-12)
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(DtypeError, match="tokens are a Tensor of integers, not list"):
+        build()([[1, 2]])

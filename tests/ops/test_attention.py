@@ -192,3 +192,8 @@ def test_what_is_refused():
         attention(q, k, ml.ones(2, 4, 7))
     with pytest.raises(ValueError, match="a probability"):
         attention(q, k, v, dropout_p=1.5)
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ShapeError, match=r"query \(3,\), .* need two axes each"):
+        ml.nn.functional.scaled_dot_product_attention(ml.randn(3), ml.randn(3), ml.randn(3))

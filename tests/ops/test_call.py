@@ -37,3 +37,20 @@ def test_errors_speak_of_operations_as_users_call_them():
     with pytest.raises(TypeError, match=r"^softmax missing 1 required positional argument: 'dim'"):
         ml.softmax(ml.zeros(3))
     assert (ml.ones(2, 2, requires_grad=True) @ ml.ones(2, 2)).grad_fn.name == "matmul"
+
+
+def test_where_of_two_numbers_has_the_default_type():
+    mask = ml.tensor([True, False])
+    assert ml.where(mask, 0.0, -np.inf).dtype == ml.float32
+    assert ml.where(mask, 1, 2.5).dtype == ml.float32
+    assert ml.where(mask, 1, 2).dtype == ml.int64
+    assert ml.where(mask, 0.0, ml.zeros(2, dtype=ml.float64)).dtype == ml.float64
+
+
+@pytest.mark.parametrize("divisor", [0, ml.tensor([1, 0])], ids=["number", "tensor"])
+def test_integers_are_not_divided_by_zero(divisor):
+    for divide in (lambda x, y: x // y, lambda x, y: x % y):
+        with pytest.raises(ZeroDivisionError, match="an integer divided by 0"):
+            divide(ml.tensor([3, 4]), divisor)
+    with np.errstate(all="ignore"):
+        assert (ml.tensor([3.0]) // 0).item() == np.inf

@@ -195,3 +195,16 @@ def test_what_the_others_refuse():
     for name in ("mse_loss", "binary_cross_entropy_with_logits"):
         with pytest.raises(ValueError, match=f"{name}: reduction is"):
             getattr(F, name)(x, x, reduction="all")
+
+
+def test_what_makes_no_sense_is_refused_in_words():
+    x, t = ml.randn(3, 4), ml.tensor([0, 1, 2])
+    for smoothing in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="label_smoothing must lie between 0 and 1"):
+            F.cross_entropy(x, t, label_smoothing=smoothing)
+    with pytest.raises(DtypeError, match="target must be a tensor or an array, not list"):
+        F.cross_entropy(x, [0, 1, 2])
+    with pytest.raises(DtypeError, match="weight must be a tensor or an array, not list"):
+        F.nll_loss(x, t, [1, 2, 3, 4])
+    with pytest.raises(ShapeError, match=r"scores of shape \(3, 0\) have no classes"):
+        F.cross_entropy(ml.zeros(3, 0), t)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minilm as ml
-from minilm.errors import MinilmError, ShapeError
+from minilm.errors import DtypeError, ShapeError
 
 INF = math.inf
 
@@ -172,7 +172,7 @@ def test_a_sum_in_another_type_has_a_gradient_in_the_old_one(both):
 
 
 def test_mean_of_integers_is_refused():
-    with pytest.raises(MinilmError, match=r"mean: the elements are int64; convert them first"):
+    with pytest.raises(DtypeError, match=r"mean: the elements are int64; convert them first"):
         ml.tensor([1, 2]).mean()
 
 
