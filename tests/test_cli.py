@@ -71,6 +71,28 @@ def test_the_command_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch):
     assert cli._program() == "minilm"
 
 
+@pytest.mark.parametrize(
+    ("module", "code"), [("numpy", -signal.SIGINT), ("typer", -signal.SIGINT), ("minilm.train.run", 130)]
+)
+def test_an_interrupt_while_modules_are_loaded_is_no_traceback(tmp_path, module, code):
+    """Ctrl-C at the moment when `module` is first looked for; a shell says 130 of both codes."""
+    program = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+import minilm_command
+minilm_command.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "demo"], cwd=tmp_path, env=environment(), capture_output=True, timeout=60
+    )
+    assert done.stderr == b""
+    assert done.returncode == code
+
+
 def is_one_line(err: str, *parts: str) -> None:
     assert err.startswith("minilm: ")
     assert err.endswith("\n")
