@@ -10,8 +10,13 @@ import importlib
 import os
 from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+import minilm as ml
+from minilm.tensor import Tensor
+from minilm.testing import assert_same
 
 REQUIRED = frozenset(filter(None, os.environ.get("MINILM_REQUIRE", "").split(",")))
 
@@ -67,3 +72,63 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         count = sum(f"{oracle} is missing" in str(report.longrepr) for report in skipped)
         if count:
             terminalreporter.section(f"{count} COMPARISONS DID NOT RUN: {oracle} is missing", sep="!", red=True)
+
+
+# --- the same story told to minilm and to PyTorch must end alike --------------------------------------
+
+
+REFUSALS = (RuntimeError, ValueError, TypeError, IndexError)
+
+
+def plain(value):
+    """Tensors of either side as arrays, inside lists, tuples and dicts too."""
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, Tensor):
+        return value.array.copy()
+    return value.detach().numpy().copy() if hasattr(value, "detach") else value
+
+
+def agree(ours, theirs, where="result"):
+    if isinstance(theirs, list):
+        assert isinstance(ours, list), f"{where}: {ours!r} where PyTorch gives {theirs!r}"
+        assert len(ours) == len(theirs), f"{where}: {len(ours)} results, PyTorch {len(theirs)}"
+        for i, (a, b) in enumerate(zip(ours, theirs)):
+            agree(a, b, f"{where}[{i}]")
+    elif isinstance(theirs, np.ndarray):
+        assert ours is not None, f"{where}: None where PyTorch gives {theirs}"
+        assert_same(ours, theirs, name=where)
+    else:
+        assert ours == theirs, f"{where}: {ours!r} where PyTorch gives {theirs!r}"
+
+
+@pytest.fixture
+def agreed():
+    """`agreed(ours, theirs)`: raise AssertionError unless the ends of two stories are the same."""
+    return lambda ours, theirs: agree(plain(ours), plain(theirs))
+
+
+@pytest.fixture
+def both(torch, agreed):
+    """`both(story, ...)`: run `story(m, ...)` with m = minilm and m = torch; what it returns must agree."""
+
+    def compare(story, *args):
+        agreed(story(ml, *args), story(torch, *args))
+
+    return compare
+
+
+@pytest.fixture
+def refused():
+    """`refused(function, ...)`: whether a call ends in an error."""
+
+    def attempt(function, *args, **kwargs):
+        try:
+            function(*args, **kwargs)
+        except REFUSALS:
+            return True
+        return False
+
+    return attempt

@@ -57,14 +57,12 @@ def __getattr__(name: str) -> Any:
     """Any other operation by its name, as `minilm.name` or as it stands in the register."""
     import minilm
 
-    if not name.startswith("_"):
-        if callable(found := vars(minilm).get(name)):
-            return found
-        try:
-            return ops.get(name).apply
-        except KeyError:
-            pass
-    raise AttributeError(f"minilm.nn.functional has no {name!r}")
+    if name in minilm.__all__ and callable(found := getattr(minilm, name)):
+        return found
+    try:
+        return ops.get(name).apply
+    except KeyError:
+        raise AttributeError(f"minilm.nn.functional has no {name!r}") from None
 
 
 def layer_norm(
