@@ -2,7 +2,7 @@
 # Each has its own virtual environment; delete .venv or .venv-test to start anew.
 
 PYTHON ?= python3
-SOURCES := pyproject.toml setup.py minilm/kernels/native.pyx $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
 .PHONY: help demo test lint clean
 

@@ -11,8 +11,7 @@
  * So every element of c is the sum over the blocks, in order, of sums over k, in order: the same bits
  * whatever M, N, the tile it falls into, the batch and the threads.
  */
-#include "minilm.h"
-#include "simd.h"
+#include "kernels.h"
 
 #include <stdatomic.h>
 
@@ -305,7 +304,7 @@ static void fold_axes_into_rows(minilm_product *p) {
     }
 }
 
-int EXPORTED(gemm)(const minilm_product *given, const real *a, const real *b, real *c) {
+int EXPORTED(gemm)(const minilm_product *given, const void *a, const void *b, void *c) {
     minilm_product p = *given;
     batch x = {.p = &p, .a = a, .b = b, .c = c, .products = 1};
     if (p.m == 0 || p.n == 0) return MINILM_OK;

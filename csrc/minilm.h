@@ -1,8 +1,8 @@
 /* The whole interface of the C part: what native.pyx may call, and nothing else.
  *
- * Plain C11, no Python. gemm.c, softmax.c and peak.c are compiled once for each instruction set and each
- * `real` (float, double; see simd.h); each instruction set ends in one table of functions, `minilm_kernels`,
- * of which cpu.c chooses one when the module is loaded.
+ * Plain C11, no Python. The numeric files are compiled once for each instruction set and each `real` (float,
+ * double; see simd.h); each instruction set ends in one table of functions, `minilm_kernels`, of which cpu.c
+ * chooses one when the module is loaded. kernels.h lists what is in a table.
  *
  * Every kernel keeps this promise: the bits of a result depend neither on the number of threads nor on what
  * else is in the batch. The order of every sum follows from its length alone.
@@ -37,25 +37,28 @@ typedef struct {
 
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };
 
+/* The kernels of one element type. Every `void *` points to elements of that type: float in `f32`, double in
+ * `f64`. A matrix (rows, columns) has its columns side by side; where a `..._row` is given, that many elements lie
+ * from one row to the next, else the rows follow each other. Outputs overlap no inputs, unless it is said. */
+typedef struct {
+    /* MINILM_OK or MINILM_NO_MEMORY */
+    int (*gemm)(const minilm_product *, const void *a, const void *b, void *c);
+
+    /* y = softmax(x) over each row:  x (rows, columns) -> y (rows, columns) */
+    void (*softmax)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *y);
+
+    /* dx = y (dy - sum dy y):  dy, y (rows, columns) -> dx (rows, columns) */
+    void (*softmax_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *y,
+                             ptrdiff_t y_row, void *dx);
+} minilm_reals;
+
 typedef struct {
     const char *name; /* "x86-64-v3" ... */
-
-    int (*gemm_f32)(const minilm_product *, const float *a, const float *b, float *c);
-    int (*gemm_f64)(const minilm_product *, const double *a, const double *b, double *c);
-
-    /* y = softmax(x) over each row:  x (rows, columns), rows x_row elements apart;  y (rows, columns), contiguous */
-    void (*softmax_f32)(size_t rows, size_t columns, const float *x, ptrdiff_t x_row, float *y);
-    void (*softmax_f64)(size_t rows, size_t columns, const double *x, ptrdiff_t x_row, double *y);
-
-    /* dx = y (dy - sum dy y):  dy, y (rows, columns), rows dy_row and y_row elements apart;  dx contiguous */
-    void (*softmax_backward_f32)(size_t rows, size_t columns, const float *dy, ptrdiff_t dy_row, const float *y,
-                                 ptrdiff_t y_row, float *dx);
-    void (*softmax_backward_f64)(size_t rows, size_t columns, const double *dy, ptrdiff_t dy_row, const double *y,
-                                 ptrdiff_t y_row, double *dx);
+    const minilm_reals *f32, *f64;
 
     /* Compute with independent multiply-adds only, until `steps` rounds are done; how many operations (a
      * multiplication and an addition are two) that were. The processor can do no more than this. */
-    double (*peak_f32)(size_t steps);
+    double (*peak)(size_t steps);
 } minilm_kernels;
 
 /* --- cpu.c: which table ----------------------------------------------------------------------------- */

@@ -203,7 +203,7 @@ static void compute_until_end(void *context, size_t thread) {
     (void)thread;
     race *r = context;
     double operations = 0;
-    while (now() < r->end) operations += r->kernels->peak_f32(2000);
+    while (now() < r->end) operations += r->kernels->peak(2000);
     double sum = atomic_load(&r->operations);
     while (!atomic_compare_exchange_weak(&r->operations, &sum, sum + operations)) {
     }

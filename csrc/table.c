@@ -4,24 +4,13 @@
 
 #define JOIN_EXPANDED(a, b, c) a##b##c
 #define JOIN(a, b, c) JOIN_EXPANDED(a, b, c)
-#define F32(name) JOIN(name, _f32_, MINILM_SET)
-#define F64(name) JOIN(name, _f64_, MINILM_SET)
 
-int F32(gemm)(const minilm_product *, const float *, const float *, float *);
-int F64(gemm)(const minilm_product *, const double *, const double *, double *);
-void F32(softmax)(size_t, size_t, const float *, ptrdiff_t, float *);
-void F64(softmax)(size_t, size_t, const double *, ptrdiff_t, double *);
-void F32(softmax_backward)(size_t, size_t, const float *, ptrdiff_t, const float *, ptrdiff_t, float *);
-void F64(softmax_backward)(size_t, size_t, const double *, ptrdiff_t, const double *, ptrdiff_t, double *);
-double F32(peak)(size_t);
+extern const minilm_reals JOIN(minilm_reals, _f32_, MINILM_SET), JOIN(minilm_reals, _f64_, MINILM_SET);
+double JOIN(peak, _f32_, MINILM_SET)(size_t);
 
 const minilm_kernels JOIN(minilm_kernels, _, MINILM_SET) = {
     .name = MINILM_SET_NAME,
-    .gemm_f32 = F32(gemm),
-    .gemm_f64 = F64(gemm),
-    .softmax_f32 = F32(softmax),
-    .softmax_f64 = F64(softmax),
-    .softmax_backward_f32 = F32(softmax_backward),
-    .softmax_backward_f64 = F64(softmax_backward),
-    .peak_f32 = F32(peak),
+    .f32 = &JOIN(minilm_reals, _f32_, MINILM_SET),
+    .f64 = &JOIN(minilm_reals, _f64_, MINILM_SET),
+    .peak = JOIN(peak, _f32_, MINILM_SET),
 };

@@ -30,7 +30,12 @@ from minilm.kernels import reference
 
 BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
-_COMPILED = {"native": ("matmul", "softmax", "softmax_backward"), "numba": ("matmul", "softmax", "softmax_backward")}
+_COMPILED = {
+    "native": ("matmul", "softmax", "softmax_backward"),
+    "numba": ("matmul", "softmax", "softmax_backward"),
+}
+
+_WITHOUT_ARRAYS = ("philox", "keep_rows")  # kernels of numbers alone: there is no element type to ask for
 
 Kernel = Callable[..., Any]
 
@@ -133,13 +138,16 @@ def _bind(name: str) -> None:
 def _compiled(backend_name: str, kernel: str) -> Kernel:
     """The backend's kernel for float32 and float64, the reference's for every other type."""
     plain = getattr(reference, kernel)
+    if kernel in _WITHOUT_ARRAYS:
+        return getattr(_module(backend_name), kernel)  # type: ignore[no-any-return]
     # Numba takes a second to load: not before it is first needed.
     fast = None if backend_name == "numba" else getattr(_module(backend_name), kernel)
 
     @functools.wraps(plain)
     def serve(x: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal fast
-        if x.dtype.char not in "fd":
+        first = (x[0] if x else None) if type(x) is list else x  # the optimisers' kernels take lists of arrays
+        if type(first) is not np.ndarray or first.dtype.char not in "fd":
             return plain(x, *args, **kwargs)
         if fast is None:
             fast = getattr(_module(backend_name), kernel)

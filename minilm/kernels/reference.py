@@ -10,13 +10,20 @@ import math
 from typing import Any
 
 from minilm.device import array_module
-from minilm.kernels.philox import philox
+from minilm.kernels.philox import keep_rows, philox
+from minilm.kernels.reference_attention import attention, attention_backward
 from minilm.kernels.special import erf
 from minilm.kernels.special import in_blocks as _in_blocks
 
 Array = Any
 
-__all__ = ["erf", "philox"]  # kernels of this backend that have a file of their own
+__all__ = [
+    "attention",
+    "attention_backward",
+    "erf",
+    "keep_rows",
+    "philox",
+]  # kernels of this backend that have a file of their own
 
 
 def matmul(a: Array, b: Array, out: Array | None = None, accumulate: bool = False) -> Array:
@@ -33,6 +40,27 @@ def matmul(a: Array, b: Array, out: Array | None = None, accumulate: bool = Fals
         out += xp.matmul(a, b)
         return out
     return xp.matmul(a, b, out=out)
+
+
+def linear(x: Array, weight: Array, bias: Array | None, residual: Array | None = None) -> Array:
+    """z = x weight^T + bias + residual: (N, I), (O, I), (O), (N, O) -> (N, O)."""
+    z = matmul(x, weight.T)
+    if bias is not None:
+        z += bias
+    if residual is not None:
+        z += residual
+    return z
+
+
+def linear_gelu(x: Array, weight: Array, bias: Array | None, approximate: str = "none") -> tuple[Array, Array]:
+    """y = gelu(z) and z = x weight^T + bias itself, which the backward needs: (N, I), (O, I), (O) -> (N, O), (N, O)."""
+    z = linear(x, weight, bias)
+    return gelu(z, approximate), z
+
+
+def sum_rows(x: Array) -> Array:
+    """The sum over rows: (..., C) -> (C)."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).sum(0)
 
 
 def softmax(x: Array) -> Array:
@@ -65,7 +93,24 @@ def log_softmax_backward(dy: Array, y: Array) -> Array:
     return dy - array_module(y).exp(y) * dy.sum(-1, keepdims=True)
 
 
-# --- activations ----------------------------------------------------------------------------------
+# --- elementwise ----------------------------------------------------------------------------------
+
+
+def exp(x: Array) -> Array:
+    """e^x."""
+    return array_module(x).exp(x)
+
+
+def tanh(x: Array) -> Array:
+    """(e^x - e^-x) / (e^x + e^-x)."""
+    return array_module(x).tanh(x)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), from e^-|x| so that nothing overflows."""
+    xp = array_module(x)
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, x.dtype.type(1), e) / (1 + e)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:
@@ -160,8 +205,8 @@ def layer_norm_backward(
     n = x - mean
     n *= rstd
     C = x.shape[-1]
-    dweight = _over_rows(dy * n)
-    dbias = _over_rows(dy)
+    dweight = sum_rows(dy * n)
+    dbias = sum_rows(dy)
     dn = dy.copy() if weight is None else dy * weight
     along = (dn * n).sum(-1, keepdims=True)
     along /= max(C, 1)
@@ -190,17 +235,12 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
 def rms_norm_backward(dy: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array]:
     """With n = x rrms and dn = dy weight:  dx = (dn - n mean(dn n)) rrms,  dweight = sum over rows of dy n."""
     n = x * rrms
-    dweight = _over_rows(dy * n)
+    dweight = sum_rows(dy * n)
     dn = dy.copy() if weight is None else dy * weight
     n *= (dn * n).sum(-1, keepdims=True) / max(x.shape[-1], 1)
     dn -= n
     dn *= rrms
     return dn, dweight
-
-
-def _over_rows(x: Array) -> Array:
-    """(..., C) summed to (C)."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).sum(0)
 
 
 # --- losses ---------------------------------------------------------------------------------------
@@ -257,6 +297,43 @@ def cross_entropy_backward(
     return dx
 
 
+def linear_cross_entropy(
+    x: Array, weight: Array, target: Array, ignore_index: int, scale: float | None
+) -> tuple[Array, Array | None, Array | None]:
+    """The losses of rows of scores x weight^T, which never exist whole, and what they add to the gradients.
+
+        loss = lse - (x weight^T)_t,    d(x weight^T)_c = scale (p_c - [c = t])    for each row with target t
+
+    A gradient needs the very probabilities that the loss is made of: both are computed from one block of rows
+    before the next block's scores take its place.
+
+    Shapes: x (N, C), weight (V, C), target (N) of integers -> losses (N), dx (N, C), dweight (V, C).
+    A row whose target is `ignore_index` has loss 0 and adds nothing.
+
+    Args:
+        scale: what each row's loss is multiplied by in the sum that is differentiated; None: no gradients.
+    """
+    xp = array_module(x)
+    N, V = x.shape[0], weight.shape[0]
+    losses = xp.empty(N, x.dtype)
+    dx = None if scale is None else xp.empty_like(x)
+    dweight = None if scale is None else xp.zeros_like(weight)
+    block = max(1, LOGITS // max(V, 1))
+    for start in range(0, N, block):
+        rows = slice(start, start + block)
+        scores = matmul(x[rows], weight.T)
+        losses[rows], lse = cross_entropy(scores, target[rows], None, ignore_index, 0.0)
+        if dx is not None and dweight is not None:
+            scales = xp.full(len(scores), scale, x.dtype)
+            dscores = cross_entropy_backward(scales, scores, target[rows], None, lse, ignore_index, 0.0)
+            matmul(dscores, weight, out=dx[rows])
+            matmul(dscores.T, x[rows], out=dweight, accumulate=True)
+    return losses, dx, dweight
+
+
+LOGITS = 1 << 22  # scores that exist at a time: 16 MB in float32, so that they stay in the third-level cache
+
+
 # --- rows picked by number ------------------------------------------------------------------------
 
 
@@ -280,10 +357,10 @@ def scatter_rows(rows: Array, index: Array, count: int) -> Array:
 
 
 def adamw(
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
+    params: list[Array],
+    grads: list[Array],
+    exp_avgs: list[Array],
+    exp_avg_sqs: list[Array],
     lr: float,
     beta1: float,
     beta2: float,
@@ -291,38 +368,40 @@ def adamw(
     weight_decay: float,
     step: int,
 ) -> None:
-    """One step of AdamW: `param`, `exp_avg` (m) and `exp_avg_sq` (v) are overwritten.
+    """One step of AdamW: `params`, `exp_avgs` (m) and `exp_avg_sqs` (v) are overwritten.
 
         m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g^2
         w = (1 - lr weight_decay) w - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 
-    Shapes: all arrays (...). One temporary array of that size.
+    Shapes: the i-th array of each list (...). One temporary array of the size of each.
     """
-    xp = array_module(param)
-    term = xp.empty_like(param)
-    xp.multiply(grad, 1 - beta1, out=term)
-    exp_avg *= beta1
-    exp_avg += term
-    xp.multiply(grad, grad, out=term)
-    term *= 1 - beta2
-    exp_avg_sq *= beta2
-    exp_avg_sq += term
-    xp.sqrt(exp_avg_sq, out=term)
-    term /= (1 - beta2**step) ** 0.5
-    term += eps
-    xp.divide(exp_avg, term, out=term)
-    term *= lr / (1 - beta1**step)
-    param *= 1 - lr * weight_decay
-    param -= term
+    for param, grad, exp_avg, exp_avg_sq in zip(params, grads, exp_avgs, exp_avg_sqs):
+        xp = array_module(param)
+        term = xp.empty_like(param)
+        xp.multiply(grad, 1 - beta1, out=term)
+        exp_avg *= beta1
+        exp_avg += term
+        xp.multiply(grad, grad, out=term)
+        term *= 1 - beta2
+        exp_avg_sq *= beta2
+        exp_avg_sq += term
+        xp.sqrt(exp_avg_sq, out=term)
+        term /= (1 - beta2**step) ** 0.5
+        term += eps
+        xp.divide(exp_avg, term, out=term)
+        term *= lr / (1 - beta1**step)
+        param *= 1 - lr * weight_decay
+        param -= term
 
 
-def square_sum(x: Array) -> float:
+def square_sum(arrays: list[Array]) -> float:
     """The sum of the squares of all elements, in float64: squares of large float32 numbers do not overflow."""
-    xp = array_module(x)
-    flat = x.reshape(-1)
     total = 0.0
-    # Parts that stay in the cache while they are converted, and too short for OpenBLAS to wake its threads.
-    for start in range(0, flat.size, 8192):
-        part = flat[start : start + 8192].astype(xp.float64)
-        total += float(part @ part)
+    for array in arrays:
+        xp = array_module(array)
+        flat = array.reshape(-1)
+        # Parts that stay in the cache while they are converted, and too short for OpenBLAS to wake its threads.
+        for start in range(0, flat.size, 8192):
+            part = flat[start : start + 8192].astype(xp.float64)
+            total += float(part @ part)
     return total

@@ -17,7 +17,8 @@ def source_files(root: Path = ROOT) -> list[Path]:
     """The files that decide what the binary does; empty where minilm is installed without its sources."""
     if not (root / "csrc").is_dir():
         return []
-    return [*sorted((root / "csrc").glob("*.[ch]")), root / "minilm/kernels/native.pyx", root / "setup.py"]
+    cython = sorted((root / "minilm/kernels").glob("*.p[yx][xi]"))
+    return [*sorted((root / "csrc").glob("*.[ch]")), *cython, root / "setup.py"]
 
 
 def source_hash(root: Path = ROOT) -> str:

@@ -70,23 +70,24 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """See the class. With a cache x holds only the new positions; the keys and values of the others are there."""
-        B, T, C = x.shape
-        q, k, v = (self._heads(part) for part in self.c_attn(x).split(C, -1))
-        if cache is not None:
-            k, v = cache.append(k, v)
+        qkv = self.c_attn(x)  # (B, T, 3 C)
+        if cache is None:
+            p = self.dropout if self.training else 0.0
+            y = F.self_attention(qkv, self.n_head, dropout_p=p, is_causal=True)
+        else:
+            y = self._continued(qkv, cache)
+        return self.resid_dropout(self.c_proj(y))
+
+    def _continued(self, qkv: Tensor, cache: LayerCache) -> Tensor:
+        """The same for queries that also look at the keys and values in the cache: (B, T, 3 C) -> (B, T, C)."""
+        B, T, P = qkv.shape
+        q, k, v = qkv.reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        k, v = cache.append(k, v)
         S = k.shape[2]
         # A single new query may look at everything; several new ones behind a cache need a mask that starts later.
         mask = Tensor(np.tri(T, S, S - T, dtype=bool)) if 1 < T < S else None
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=T == S
-        )
-        y = y.transpose(1, 2).reshape(B, T, C)  # (B, H, T, D) -> (B, T, C)
-        return self.resid_dropout(self.c_proj(y))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, H, T, D)."""
-        B, T, C = x.shape
-        return x.reshape(B, T, self.n_head, C // self.n_head).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S)
+        return y.transpose(1, 2).reshape(B, T, P // 3)
 
 
 class MLP(nn.Module):
@@ -96,13 +97,14 @@ class MLP(nn.Module):
         super().__init__()
         C = config.n_embd
         self.c_fc = nn.Linear(C, 4 * C, bias=config.bias)
-        self.act = nn.GELU("tanh" if config.activation == "gelu_new" else "none")
+        self.approximate = "tanh" if config.activation == "gelu_new" else "none"
         self.c_proj = nn.Linear(4 * C, C, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+        h = F.linear_gelu(x, self.c_fc.weight, self.c_fc.bias, self.approximate)  # (B, T, 4 C)
+        return self.dropout(self.c_proj(h))
 
 
 class Block(nn.Module):
@@ -170,6 +172,10 @@ class GPT(nn.Module):
                 no gradients, so it works under no_grad() only.
         Errors: ShapeError for more positions than the context has, DtypeError for what is no Tensor.
         """
+        return self.lm_head(self.hidden(tokens, cache))
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the logits are made of, the last layer's normalised channels (B, T, C); see `forward`."""
         if not isinstance(tokens, Tensor):
             raise DtypeError(f"GPT: tokens are a Tensor of integers, not {type(tokens).__name__}; use minilm.tensor()")
         past = 0 if cache is None else cache.length
@@ -184,12 +190,12 @@ class GPT(nn.Module):
         x = transformer["drop"](transformer["wte"](tokens) + transformer["wpe"](positions))  # (B, T, C)
         for layer, block in enumerate(transformer["h"]):
             x = block(x, None if cache is None else cache.layers[layer])
-        return self.lm_head(transformer["ln_f"](x))
+        return transformer["ln_f"](x)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """The mean cross-entropy, in nats, of `targets` (B, T), each the token after that in `tokens` (B, T)."""
-        logits = self(tokens)
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        x = self.hidden(tokens)
+        return F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, targets.reshape(-1))
 
     def new_cache(self, batch_size: int) -> KVCache:
         """An empty cache for `batch_size` sequences of this model."""

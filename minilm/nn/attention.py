@@ -14,6 +14,7 @@ from minilm.nn import init
 from minilm.nn.linear import Linear
 from minilm.nn.module import Module
 from minilm.nn.parameter import Parameter
+from minilm.ops.attention import drop_weights
 from minilm.ops.joining import cat
 from minilm.tensor import Tensor
 
@@ -249,7 +250,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> t
     weights = F.softmax(scores, -1)
     if dead is not None:
         weights = weights.masked_fill(dead, 0.0)
-    weights = F.dropout(weights, p)
+    weights = drop_weights(weights, p) if p else weights
     return weights @ v, weights
 
 

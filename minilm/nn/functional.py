@@ -15,11 +15,11 @@ from minilm.device import array_module
 from minilm.errors import ShapeError
 from minilm.ops.activation import gelu, silu, softplus
 from minilm.ops.arrange import pad
-from minilm.ops.attention import scaled_dot_product_attention
+from minilm.ops.attention import scaled_dot_product_attention, self_attention
 from minilm.ops.embedding import embedding
 from minilm.ops.indexing import one_hot
-from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
-from minilm.ops.matmul import linear
+from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy, mse_loss, nll_loss
+from minilm.ops.matmul import linear, linear_gelu
 from minilm.ops.norm import layer_norm as _layer_norm
 from minilm.ops.norm import rms_norm as _rms_norm
 from minilm.ops.pointwise import sigmoid, tanh
@@ -37,6 +37,8 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "linear",
+    "linear_cross_entropy",
+    "linear_gelu",
     "log_softmax",
     "mse_loss",
     "nll_loss",
@@ -45,6 +47,7 @@ __all__ = [
     "relu",
     "rms_norm",
     "scaled_dot_product_attention",
+    "self_attention",
     "sigmoid",
     "silu",
     "softmax",

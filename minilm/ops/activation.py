@@ -46,8 +46,7 @@ class Gelu(Fused, shapes="(...) -> (...)", dtypes="float"):
         return x * (1 + erf(x * math.sqrt(0.5))) * 0.5
 
     def forward(ctx, x, approximate="none"):
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
+        check_approximate(approximate)
         ctx.save(x)
         ctx.approximate = approximate
         return kernels.gelu(x, approximate)
@@ -58,6 +57,12 @@ class Gelu(Fused, shapes="(...) -> (...)", dtypes="float"):
 
     def torch(torch, x, approximate="none"):
         return torch.nn.functional.gelu(x, approximate=approximate)
+
+
+def check_approximate(approximate: str) -> None:
+    """Raise ValueError unless it names one of GELU's two formulas."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate is 'none' or 'tanh', not {approximate!r}")
 
 
 class Softplus(Primitive, shapes=UNARY, dtypes="float"):

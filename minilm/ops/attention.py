@@ -11,10 +11,11 @@ from minilm import kernels, random
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.ops.matmul import matmul, transposed
-from minilm.ops.random import keep_mask
-from minilm.ops.reduction import amax, sum_to_size
+from minilm.ops.random import Dropout, dropout_key
+from minilm.ops.reduction import amax
 from minilm.ops.registry import Fused, sample
 from minilm.ops.selection import eq, masked_fill, where
+from minilm.ops.shape import permute, reshape
 from minilm.ops.softmax import softmax
 from minilm.tensor import Tensor
 
@@ -23,9 +24,9 @@ from minilm.tensor import Tensor
 
 class Attention(
     Fused,
-    shapes="(..., T, D), (..., S, D), (..., S, E), (?), (?), (?) -> (..., T, E)",
+    shapes="(..., T, D), (..., S, D), (..., S, E), (?), (?) -> (..., T, E)",
     dtypes="float",
-    constants=("mask", "keep"),
+    constants=("mask",),
     method=False,
     title="scaled_dot_product_attention",
 ):
@@ -36,10 +37,10 @@ class Attention(
     Args:
         bias: added to the scores, (..., T, S).
         mask: boolean (..., T, S), False where a query must not look.
-        keep: boolean (..., T, S), False for weights that dropout leaves out; the others are divided by 1 - p.
         causal: query t sees keys 0 ... t only.
         scale: by default 1 / sqrt(D).
-        p: the share that `keep` leaves out.
+        p: the share of weights that dropout leaves out; the others are divided by 1 - p.
+        key: which weights those are (`kernels.keep_rows`).
 
     A query that may look nowhere gets zeros.
 
@@ -47,68 +48,112 @@ class Attention(
     """
 
     samples = [
-        sample((2, 3, 5), (2, 7, 5), (2, 7, 11), None, None, None),
-        sample((2, 3, 7, 5), (2, 3, 7, 5), (2, 3, 7, 5), None, None, None, causal=True),
-        sample((3, 5), (7, 5), (7, 2), None, (3, 7), None),
-        sample((2, 3, 5), (2, 7, 5), (2, 7, 5), (3, 7), None, None, scale=0.3),
-        sample((2, 3, 5), (2, 7, 5), (2, 7, 5), None, (2, 1, 7), (2, 3, 7), p=0.4),
-        sample((2, 1, 3, 5), (7, 5), (3, 7, 2), (1, 7), None, None),
-        sample((3, 5), (7, 5), (7, 2), None, None, None, causal=True),
+        sample((2, 3, 5), (2, 7, 5), (2, 7, 11), None, None),
+        sample((2, 3, 7, 5), (2, 3, 7, 5), (2, 3, 7, 5), None, None, causal=True),
+        sample((3, 5), (7, 5), (7, 2), None, (3, 7)),
+        sample((2, 3, 5), (2, 7, 5), (2, 7, 5), (3, 7), None, scale=0.3),
+        sample((2, 3, 5), (2, 7, 5), (2, 7, 5), None, (2, 1, 7), p=0.4, key=7),
+        sample((2, 1, 3, 5), (7, 5), (3, 7, 2), (1, 7), None),
+        sample((3, 5), (7, 5), (7, 2), None, None, causal=True),
+        sample((3, 5), (7, 5), (7, 2), None, None, p=1.0, key=7),
     ]
-    domain = ("normal", "normal", "normal", "normal", "bool", "bool")
+    domain = ("normal", "normal", "normal", "normal", "bool")
 
-    def definition(q, k, v, bias=None, mask=None, keep=None, causal=False, scale=None, p=0.0):
+    def definition(q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
         T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
         scores = matmul(q, transposed(k)) * _scale(scale, D)
         if bias is not None:
             scores = scores + bias
-        visible = _visible(np, mask, causal, T, S)
+        visible = _visible(mask, causal, T, S)
         if visible is not None:
             scores = masked_fill(scores, ~visible, -math.inf)
         if not S:
             return matmul(scores, v)
         blind = eq(amax(scores, -1, True), -math.inf)  # queries with nothing to see
         weights = where(blind, 0.0, softmax(where(blind, 0.0, scores), -1))
-        if keep is not None:
-            weights = weights * keep * _rescale(p)
+        if p:
+            weights = weights * _kept((*_lead(q, k, v), T, S), p, key) * _rescale(p)
         return matmul(weights, v)
 
-    def forward(ctx, q, k, v, bias=None, mask=None, keep=None, causal=False, scale=None, p=0.0):
-        T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
-        scale = q.dtype.type(_scale(scale, D))
-        scores = kernels.matmul(q * scale, k.swapaxes(-1, -2))  # (..., T, S)
-        visible = _visible(array_module(q), mask, causal, T, S)
-        scores = _masked(scores, bias, visible)
-        masked = bias is not None or mask is not None  # `causal` alone leaves every query something to see
-        weights = _weights(scores) if masked else kernels.softmax(scores)
-        seen = weights if keep is None else weights * keep * q.dtype.type(_rescale(p))
-        ctx.save(q, k, v, bias, mask, keep, weights)
-        ctx.scale, ctx.p = scale, p
-        return kernels.matmul(seen, v)
+    def forward(ctx, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
+        scale = _scale(scale, q.shape[-1])
+        y, lse = kernels.attention(q, k, v, bias, mask, causal, scale, p, key)
+        ctx.save(q, k, v, y, lse, bias, mask)
+        ctx.settings = causal, scale, p, key
+        return y
 
     def backward(ctx, dy):
-        q, k, v, bias, _, keep, weights = ctx.saved
-        kept = None if keep is None else keep * q.dtype.type(_rescale(ctx.p))
-        seen = weights if kept is None else weights * kept
-        dv = kernels.matmul(seen.swapaxes(-1, -2), dy)
-        dweights = kernels.matmul(dy, v.swapaxes(-1, -2))
-        if kept is not None:
-            dweights *= kept
-        dscores = kernels.softmax_backward(sum_to_size(dweights, weights.shape), weights)
-        dq = kernels.matmul(dscores, k) * ctx.scale
-        dk = kernels.matmul(dscores.swapaxes(-1, -2), q) * ctx.scale
-        dbias = sum_to_size(dscores, bias.shape) if bias is not None else None
-        return sum_to_size(dq, q.shape), sum_to_size(dk, k.shape), sum_to_size(dv, v.shape), dbias, None, None
+        q, k, v, y, lse, bias, mask = ctx.saved
+        return (*kernels.attention_backward(dy, q, k, v, y, lse, bias, mask, *ctx.settings), None)  # dq, dk, dv, dbias
 
-    def torch(torch, q, k, v, bias=None, mask=None, keep=None, causal=False, scale=None, p=0.0):
-        if keep is None:
+    def torch(torch, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
+        if not p:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # it has second derivatives
                 return torch.nn.functional.scaled_dot_product_attention(
                     q, k, v, bias if mask is None else mask, is_causal=causal, scale=scale
                 )
         scores = q @ k.transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
         weights = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), -1)
-        return (weights.nan_to_num(0.0) * keep / (1 - p)) @ v
+        kept = torch.from_numpy(_kept((*_lead(q, k, v), *weights.shape[-2:]), p, key))
+        return (weights.nan_to_num(0.0) * kept * _rescale(p)) @ v
+
+
+class SelfAttention(
+    Fused, shapes="(B, T, P), (?), (?) -> (B, T, ?)", dtypes="float", constants=("mask",), method=False
+):
+    """Attention of H heads with itself: (B, T, 3 C), queries, keys and values side by side -> (B, T, C).
+
+    The kernel reads the heads where they lie in the product that made them, and writes its results side by side:
+    nothing is copied on the way in or out, nor on the way back. Args: as in `Attention`, and
+
+        heads: H; each head has D = C / H channels.
+    """
+
+    samples = [
+        sample((2, 3, 30), None, None, heads=2),
+        sample((2, 7, 30), None, None, heads=2, causal=True),
+        sample((2, 3, 21), (3, 3), None, heads=1, scale=0.3),
+        sample((2, 3, 30), None, (2, 1, 1, 3), heads=5, p=0.4, key=7),
+    ]
+    domain = ("normal", "normal", "bool")
+
+    def definition(qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+        B, T, P = qkv.shape
+        q, k, v = permute(reshape(qkv, (B, T, 3, heads, P // 3 // heads)), (2, 0, 3, 1, 4))  # each (B, H, T, D)
+        y = Attention.definition(q, k, v, bias, mask, causal, scale, p, key)
+        return reshape(permute(y, (0, 2, 1, 3)), (B, T, P // 3))
+
+    def forward(ctx, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+        B, T, P = qkv.shape
+        if P % (3 * heads):
+            raise ShapeError(f"self_attention: {P} channels do not divide into 3 times {heads} heads")
+        y = array_module(qkv).empty((B, T, P // 3), qkv.dtype)
+        q, k, v = _heads(qkv, 3, heads)
+        settings = causal, _scale(scale, q.shape[-1]), p, key
+        _, lse = kernels.attention(q, k, v, bias, mask, *settings, out=_heads(y, 1, heads)[0])
+        ctx.save(qkv, y, lse, bias, mask)
+        ctx.settings, ctx.heads = settings, heads
+        return y
+
+    def backward(ctx, dy):
+        qkv, y, lse, bias, mask = ctx.saved
+        dqkv = array_module(qkv).empty(qkv.shape, qkv.dtype)
+        (dy,), (y,) = _heads(dy, 1, ctx.heads), _heads(y, 1, ctx.heads)
+        q, k, v = _heads(qkv, 3, ctx.heads)
+        gradients = _heads(dqkv, 3, ctx.heads)
+        *_, dbias = kernels.attention_backward(dy, q, k, v, y, lse, bias, mask, *ctx.settings, out=gradients)
+        return dqkv, dbias, None
+
+    def torch(torch, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+        B, T, P = qkv.shape
+        q, k, v = qkv.reshape(B, T, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        return Attention.torch(torch, q, k, v, bias, mask, causal, scale, p, key).transpose(1, 2).reshape(B, T, P // 3)
+
+
+def _heads(x: Any, parts: int, heads: int) -> tuple[Any, ...]:
+    """An array (B, T, parts C) as `parts` views (B, H, T, D)."""
+    B, T, P = x.shape
+    return tuple(x.reshape(B, T, parts, heads, P // parts // heads).transpose(2, 0, 3, 1, 4))
 
 
 def scaled_dot_product_attention(
@@ -133,26 +178,56 @@ def scaled_dot_product_attention(
 
     A query that may look nowhere gets zeros, never NaN. Source: Vaswani et al. 2017, equation 1.
     """
-    if attn_mask is not None and attn_mask.dtype.kind not in "bf":
-        raise DtypeError(f"attention: a mask is boolean or floating, not {attn_mask.dtype}")
     if min(query.ndim, key.ndim, value.ndim) < 2:
         raise ShapeError(
             f"scaled_dot_product_attention: query {query.shape}, key {key.shape} and value {value.shape} "
             "need two axes each, (..., T, D)"
         )
-    T, S = query.shape[-2], key.shape[-2]
-    if attn_mask is not None:
-        try:
-            np.broadcast_shapes(attn_mask.shape, (T, S))
-        except ValueError:
-            raise ShapeError(f"attention: a mask of shape {attn_mask.shape} does not fit ({T}, {S}) scores") from None
-    boolean = attn_mask is not None and attn_mask.dtype == bool
-    keep = None
-    if dropout_p:
-        lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2])
-        keep = keep_mask((*lead, T, S), dropout_p, generator)
-    bias, mask = (None, attn_mask) if boolean else (attn_mask, None)
-    return Attention.apply(query, key, value, bias, mask, keep, is_causal, scale, dropout_p)
+    bias, mask = _bias_or_mask(attn_mask, query.shape[-2], key.shape[-2])
+    drawn = dropout_key(dropout_p, generator) if dropout_p else 0
+    return Attention.apply(query, key, value, bias, mask, is_causal, scale, dropout_p, drawn)
+
+
+def self_attention(
+    qkv: Tensor,
+    heads: int,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    generator: random.Generator | None = None,
+) -> Tensor:
+    """scaled_dot_product_attention of `heads` heads, from one product of all: (B, T, 3 C) -> (B, T, C).
+
+    Args:
+        qkv: queries, keys and values side by side, each the heads side by side.
+        attn_mask, dropout_p, is_causal, scale: as there; the mask broadcasts to (B, H, T, T).
+    Errors: ShapeError for channels that do not divide into 3 times `heads`, and as there.
+    """
+    if qkv.ndim != 3:
+        raise ShapeError(f"self_attention: (B, T, 3 C) was expected, not {qkv.shape}")
+    bias, mask = _bias_or_mask(attn_mask, qkv.shape[1], qkv.shape[1])
+    drawn = dropout_key(dropout_p, generator) if dropout_p else 0
+    return SelfAttention.apply(qkv, bias, mask, heads, is_causal, scale, dropout_p, drawn)
+
+
+def _bias_or_mask(attn_mask: Tensor | None, T: int, S: int) -> tuple[Tensor | None, Tensor | None]:
+    """PyTorch's mask as what is added to the scores, or as where queries may look. Errors: DtypeError, ShapeError."""
+    if attn_mask is None:
+        return None, None
+    if attn_mask.dtype.kind not in "bf":
+        raise DtypeError(f"attention: a mask is boolean or floating, not {attn_mask.dtype}")
+    try:
+        np.broadcast_shapes(attn_mask.shape, (T, S))
+    except ValueError:
+        raise ShapeError(f"attention: a mask of shape {attn_mask.shape} does not fit ({T}, {S}) scores") from None
+    return (None, attn_mask) if attn_mask.dtype == bool else (attn_mask, None)
+
+
+def drop_weights(weights: Tensor, p: float, generator: random.Generator | None = None) -> Tensor:
+    """Dropout of attention's weights (..., T, S), just as the fused operation does it."""
+    kept = _kept(weights.shape, p, dropout_key(p, generator))
+    return Dropout.apply(weights, Tensor(kept != 0), p)
 
 
 def _scale(scale: float | None, D: int) -> float:
@@ -164,31 +239,20 @@ def _rescale(p: float) -> float:
     return 0.0 if p == 1 else 1 / (1 - p)
 
 
-def _visible(xp: Any, mask: Any, causal: bool, T: int, S: int) -> Any:
+def _visible(mask: Any, causal: bool, T: int, S: int) -> Any:
     """Where queries may look, (..., T, S); None for everywhere."""
     if not causal:
         return mask
-    below = xp.tri(T, S, dtype=bool)
+    below = np.tri(T, S, dtype=bool)
     return below if mask is None else mask & below
 
 
-def _masked(scores: Any, bias: Any, visible: Any) -> Any:
-    """The scores with the bias added and -infinity wherever a query must not look; in place if that is possible."""
-    if bias is not None:
-        scores = scores + bias
-    if visible is None:
-        return scores
-    xp = array_module(scores)
-    if np.broadcast_shapes(visible.shape, scores.shape) != scores.shape:
-        return xp.where(visible, scores, -math.inf).astype(scores.dtype)
-    xp.copyto(scores, scores.dtype.type(-math.inf), where=~visible)
-    return scores
+def _lead(q: Any, k: Any, v: Any) -> tuple[int, ...]:
+    """The leading axes of the result."""
+    return np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
 
 
-def _weights(scores: Any) -> Any:
-    """softmax of each row; a row of -infinity, of which it would make NaN, gives zeros."""
-    blind = scores.max(-1, keepdims=True) == -math.inf if scores.size else scores.any()
-    if not blind.any():
-        return kernels.softmax(scores)
-    xp = array_module(scores)
-    return xp.where(blind, scores.dtype.type(0), kernels.softmax(xp.where(blind, scores.dtype.type(0), scores)))
+def _kept(shape: tuple[int, ...], p: float, key: int) -> Any:
+    """Which weights (..., T, S) dropout keeps: 0 or 1 as floats, an array."""
+    rows = math.prod(shape[:-1])
+    return kernels.keep_rows(key, 0, rows, shape[-1], p).reshape(shape).astype(np.float32)

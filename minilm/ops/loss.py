@@ -12,12 +12,14 @@ from minilm.errors import AutogradError, DtypeError, ShapeError
 from minilm.ops.activation import softplus
 from minilm.ops.arrange import movedim, unsqueeze
 from minilm.ops.indexing import take_along_dim
+from minilm.ops.matmul import linear
 from minilm.ops.pointwise import square
 from minilm.ops.reduction import mean, sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, options, sample
 from minilm.ops.selection import where
 from minilm.ops.shape import reshape
 from minilm.ops.softmax import log_softmax
+from minilm.tape import NO_TAPE
 from minilm.tensor import Tensor
 
 # N rows of V scores each.
@@ -114,6 +116,59 @@ class CrossEntropy(Composite, shapes="(?), (?), (?) -> (?)", constants=("target"
         return torch.nn.functional.cross_entropy(x, target, weight, **chosen)
 
 
+class LinearCrossEntropy(
+    Fused, shapes="(N, C), (V, C), (N) -> ()", dtypes="float", constants=("target",), method=False
+):
+    """The cross-entropy of the scores x weight^T, which never exist whole: (N, C), (V, C), classes (N) -> ().
+
+    With 50,000 classes the scores would be the largest array of a model, and be written and read six times. Here
+    they are computed for some rows at a time; the gradients are made in the forward, while a block of them is
+    there, and the backward only multiplies by what it is given.
+
+    Args:
+        ignore_index: class numbers that count nothing.
+        reduction: "mean" or "sum" over the rows that count.
+    Errors: IndexError for a class outside 0 ... V - 1.
+
+    Source: the gradients in the forward are from Hsu et al. 2024, section 3.2 (Liger).
+    """
+
+    domain = ("normal", "normal", "index:7")
+    samples = [
+        *[sample((5, 3), (7, 3), (5,), reduction=r) for r in ("mean", "sum")],
+        sample((5, 3), (7, 3), (5,), ignore_index=2),
+        sample((0, 3), (7, 3), (0,), reduction="sum"),
+    ]
+
+    def definition(x, weight, target, ignore_index=-100, reduction="mean"):
+        return cross_entropy(linear(x, weight), target, None, ignore_index, reduction)
+
+    def forward(ctx, x, weight, target, ignore_index=-100, reduction="mean"):
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"linear_cross_entropy: reduction is 'mean' or 'sum', not {reduction!r}")
+        _classes("linear_cross_entropy", target, (x.shape[0],), weight.shape[0], ignore_index)
+        count = np.count_nonzero(target != ignore_index) if reduction == "mean" else 1
+        ctx.scale = 1 / count if count else math.nan
+        wanted = ctx.scale if True in ctx.needs and ctx is not NO_TAPE else None
+        losses, ctx.dx, ctx.dweight = kernels.linear_cross_entropy(x, weight, target, ignore_index, wanted)
+        ctx.save(x, weight, target)
+        ctx.ignore_index = ignore_index
+        return losses.sum() * x.dtype.type(ctx.scale)
+
+    def backward(ctx, dloss):
+        x, weight, target = ctx.saved
+        if ctx.dx is None:  # a second walk: the first one's arrays have become somebody's gradients
+            _, ctx.dx, ctx.dweight = kernels.linear_cross_entropy(x, weight, target, ctx.ignore_index, ctx.scale)
+        dx, dweight, ctx.dx, ctx.dweight = ctx.dx, ctx.dweight, None, None
+        if dloss != 1:
+            dx *= dloss
+            dweight *= dloss
+        return dx, dweight, None
+
+    def torch(torch, x, weight, target, ignore_index=-100, reduction="mean"):
+        return torch.nn.functional.cross_entropy(x @ weight.T, target, ignore_index=ignore_index, reduction=reduction)
+
+
 class NllLoss(Composite, shapes="(?), (?), (?) -> (?)", constants=("target", "weight"), method=False):
     """loss = -x[target] where x holds logarithms of probabilities; shapes and options as in cross_entropy."""
 
@@ -184,6 +239,7 @@ class BinaryCrossEntropyWithLogits(
 
 
 cross_entropy, nll_loss, mse_loss = CrossEntropy.apply, NllLoss.apply, MseLoss.apply
+linear_cross_entropy = LinearCrossEntropy.apply
 
 
 def binary_cross_entropy_with_logits(

@@ -7,8 +7,9 @@ from typing import Any
 
 from minilm import kernels
 from minilm.errors import DtypeError, ShapeError
+from minilm.ops.activation import check_approximate, gelu
 from minilm.ops.reduction import sum  # noqa: A004
-from minilm.ops.registry import Composite, Primitive, sample
+from minilm.ops.registry import Composite, Fused, Primitive, options, sample
 from minilm.ops.shape import permute, reshape
 
 
@@ -90,10 +91,7 @@ class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False
     def forward(ctx, x, weight, bias=None):
         ctx.save(x, weight)
         ctx.bias = bias is not None
-        z = kernels.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
-        if bias is not None:
-            z += bias
-        return z.reshape(*x.shape[:-1], weight.shape[0])
+        return kernels.linear(_rows(x), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
 
     def backward(ctx, dz):
         x, weight = ctx.saved
@@ -111,6 +109,48 @@ class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False
 
 
 linear = Linear.apply
+
+
+class LinearGelu(Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="float", method=False):
+    """z = gelu(x W^T + b): a linear map and the activation behind it, computed while its result is in the cache.
+
+    Source: Hendrycks & Gimpel 2016, section 2, for `approximate` see `gelu`.
+    """
+
+    samples = [
+        *options(approximate=["none", "tanh"]),
+        sample((2, 3, 5), (7, 5), None),
+        sample((5,), (7, 5), (7,)),
+        sample((0, 5), (7, 5), (7,)),
+    ]
+
+    def definition(x, weight, bias=None, approximate="none"):
+        return gelu(linear(x, weight, bias), approximate)
+
+    def forward(ctx, x, weight, bias=None, approximate="none"):
+        check_approximate(approximate)
+        y, h = kernels.linear_gelu(_rows(x), weight, bias, approximate)
+        ctx.save(x, weight, bias, h)
+        ctx.approximate = approximate
+        return y.reshape(*x.shape[:-1], weight.shape[0])
+
+    def backward(ctx, dy):
+        x, weight, bias, h = ctx.saved
+        dh = kernels.gelu_backward(dy.reshape(h.shape), h, ctx.approximate)
+        dx = kernels.matmul(dh, weight).reshape(x.shape) if ctx.needs[0] else None
+        dweight = kernels.matmul(dh.T, _rows(x)) if ctx.needs[1] else None
+        return dx, dweight, kernels.sum_rows(dh) if bias is not None and ctx.needs[2] else None
+
+    def torch(torch, x, weight, bias=None, approximate="none"):
+        return torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias), approximate=approximate)
+
+
+linear_gelu = LinearGelu.apply
+
+
+def _rows(x: Any) -> Any:
+    """(..., I) as (N, I)."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 # --- the same products under names that fix the number of axes ------------------------------------

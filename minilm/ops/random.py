@@ -47,6 +47,14 @@ def keep_mask(shape: tuple[int, ...], p: float, generator: random.Generator | No
     return Tensor((generator or random.default_generator).uniform(shape) >= p)
 
 
+def dropout_key(p: float, generator: random.Generator | None = None) -> int:
+    """64 random bits, from which a kernel computes what dropout keeps. Errors: ValueError for p outside 0 ... 1."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p is a probability, from 0 to 1, not {p}")
+    high, low = (generator or random.default_generator).bits(2)
+    return int(high) << 32 | int(low)
+
+
 def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Generator | None = None) -> Any:
     """In training each element is 0 with probability p and otherwise divided by 1 - p; else x itself: (...) -> (...).
 

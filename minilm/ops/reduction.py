@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minilm import kernels
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.ops.arrange import flip, movedim, squeeze
@@ -47,6 +48,8 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
         ctx.shape, ctx.kept, ctx.dtype = x.shape, _kept(x.shape, axes), x.dtype
         if dtype is None:
             dtype = x.dtype if x.dtype.kind == "f" else "int64"
+        if axes == (0,) and x.ndim == 2 and dtype == x.dtype and not keepdim:  # the gradient of every bias
+            return kernels.sum_rows(x)
         return array_module(x).sum(x, axis=axes, keepdims=keepdim, dtype=dtype)
 
     def backward(ctx, dz):

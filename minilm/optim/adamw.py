@@ -47,20 +47,16 @@ class AdamW(Optimizer):
         """The two running means at zero, and the count of steps."""
         return {"step": 0, "exp_avg": zeros_like(parameter), "exp_avg_sq": zeros_like(parameter)}
 
-    def update(self, parameter: Tensor, gradient: Any, state: dict[str, Any], group: Group) -> None:
-        """One step: see the class."""
-        state["step"] += 1
-        kernels.adamw(
-            parameter.array,
-            gradient,
-            state["exp_avg"].array,
-            state["exp_avg_sq"].array,
-            group["lr"],
-            *group["betas"],
-            group["eps"],
-            group["weight_decay"],
-            state["step"],
-        )
+    def update_all(self, due: list[tuple[Tensor, Any, dict[str, Any]]], group: Group) -> None:
+        """One step of every parameter that has a gradient, in one pass over all of them: see the class."""
+        ages: dict[int, list[tuple[Any, Any, Any, Any]]] = {}  # parameters that got their first gradient together
+        for parameter, gradient, state in due:
+            state["step"] += 1
+            arrays = parameter.array, gradient, state["exp_avg"].array, state["exp_avg_sq"].array
+            ages.setdefault(state["step"], []).append(arrays)
+        for step, together in ages.items():
+            lists = map(list, zip(*together))
+            kernels.adamw(*lists, group["lr"], *group["betas"], group["eps"], group["weight_decay"], step)
 
 
 class Adam(AdamW):
@@ -76,8 +72,8 @@ class Adam(AdamW):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
 
-    def update(self, parameter: Tensor, gradient: Any, state: dict[str, Any], group: Group) -> None:
-        """One step: see the class."""
+    def update_all(self, due: list[tuple[Tensor, Any, dict[str, Any]]], group: Group) -> None:
+        """One step of every parameter that has a gradient: see the class."""
         if group["weight_decay"]:
-            gradient = gradient + group["weight_decay"] * parameter.array
-        super().update(parameter, gradient, state, {**group, "weight_decay": 0.0})
+            due = [(p, gradient + group["weight_decay"] * p.array, state) for p, gradient, state in due]
+        super().update_all(due, {**group, "weight_decay": 0.0})

@@ -57,7 +57,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 def _norm(arrays: list[Any], p: float) -> float:
     """The p-norm of all elements of all arrays, accumulated in float64."""
     if p == 2:
-        return math.sqrt(sum(kernels.square_sum(array) for array in arrays))
+        return math.sqrt(kernels.square_sum(arrays))
     sizes = [array_module(array).abs(array) for array in arrays if array.size]
     if p == math.inf:
         peaks = [float(size.max()) for size in sizes]

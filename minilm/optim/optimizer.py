@@ -63,6 +63,11 @@ class Optimizer:
         """Write the parameter's new value over its array, and what is remembered over `state`."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
+    def update_all(self, due: list[tuple[Tensor, Any, dict[str, Any]]], group: Group) -> None:
+        """Update the parameters of a group that have gradients: triples of parameter, gradient (an array) and state."""
+        for parameter, gradient, state in due:
+            self.update(parameter, gradient, state, group)
+
     # --- what users call --------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -105,22 +110,23 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        due = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        due = [([p for p in group["params"] if p.grad is not None], group) for group in self.param_groups]
         writer = f"{type(self).__name__}.step"
         with no_grad():
             for group in self.param_groups:
                 self.check_group(group)
-            for parameter, _ in due:
-                check_writable(parameter, writer)
-                _check_gradient(parameter)
-            for parameter, group in due:
-                state = self.state.get(parameter)
-                if state is None:
-                    state = self.state[parameter] = self.initial_state(parameter, group)
-                self.update(parameter, parameter.grad.array, state, group)
-                # A graph that still needs the old value must find out.
-                if parameter._version is not None:
-                    parameter._version.bump(writer)
+            for parameters, _ in due:
+                for parameter in parameters:
+                    check_writable(parameter, writer)
+                    _check_gradient(parameter)
+            for parameters, group in due:
+                for parameter in parameters:
+                    if parameter not in self.state:
+                        self.state[parameter] = self.initial_state(parameter, group)
+                self.update_all([(p, p.grad.array, self.state[p]) for p in parameters], group)
+                for parameter in parameters:  # a graph that still needs the old value must find out
+                    if parameter._version is not None:
+                        parameter._version.bump(writer)
         return loss
 
     def state_dict(self) -> dict[str, Any]:

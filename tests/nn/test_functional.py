@@ -98,14 +98,18 @@ def test_a_call_written_for_torch_gives_the_same(torch: Any, name: str, args: An
                 assert_same(a.grad, b.grad, name=f"gradient of argument {i}")
 
 
+# Fused operations that PyTorch has no function for; the walks over the register hold them against PyTorch.
+OURS = {"linear_cross_entropy", "linear_gelu", "self_attention"}
+
+
 def test_every_function_is_called_here() -> None:
-    assert set(F.__all__) == {name for name, _ in CALLS}
+    assert set(F.__all__) - OURS == {name for name, _ in CALLS}
     assert all(callable(getattr(F, name)) for name in F.__all__)
 
 
 @pytest.mark.parametrize("name", F.__all__)
 def test_every_function_is_torchs_and_documented(torch: Any, name: str) -> None:
-    assert callable(getattr(torch.nn.functional, name))
+    assert hasattr(torch.nn.functional, name) == (name not in OURS)
     assert len(inspect.getdoc(getattr(F, name)) or "") > 20
 
 

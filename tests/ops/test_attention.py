@@ -101,7 +101,8 @@ def test_causal_with_t_and_s_that_differ(T, S, torch):
     assert_same(y, z.detach().numpy())
     c = torch.from_numpy(seeded("c").standard_normal(tuple(z.shape)))
     for g, h in zip(gradients(y, [q, k, v]), torch.autograd.grad(z, twins, c)):
-        assert_same(g, h.numpy())
+        # dw - dy y, which is 0 where there is one key only, is rounded before it cancels
+        assert_same(g, h.numpy(), atol=1e-14)
     moved = k.array.copy()
     moved[:, 1:] += 100.0
     later = attention(q, ml.Tensor(moved), v, is_causal=True)

@@ -64,8 +64,8 @@ def test_the_kernel_works_in_place_on_any_layout(dtype: str) -> None:
     turned = [np.asfortranarray(a) if i % 2 else a.copy() for i, a in enumerate(plain)]
     ids = [a.ctypes.data for a in turned]
     settings = (0.1, 0.9, 0.99, 1e-6, 0.01, 3)
-    kernels.adamw(*plain, *settings)
-    kernels.adamw(*turned, *settings)
+    kernels.adamw(*[[a] for a in plain], *settings)
+    kernels.adamw(*[[a] for a in turned], *settings)
     for a, b in zip(plain, turned):
         assert a.dtype == dtype
         assert np.array_equal(a, b)
@@ -74,7 +74,7 @@ def test_the_kernel_works_in_place_on_any_layout(dtype: str) -> None:
 
 def test_the_kernel_leaves_the_gradient_alone() -> None:
     param, grad, m, v = (np.ones(3) * k for k in range(1, 5))
-    kernels.adamw(param, grad, m, v, 0.1, 0.9, 0.99, 1e-6, 0.01, 1)
+    kernels.adamw([param], [grad], [m], [v], 0.1, 0.9, 0.99, 1e-6, 0.01, 1)
     assert np.array_equal(grad, np.full(3, 2.0))
     np.testing.assert_allclose(m, 0.9 * 3 + 0.1 * 2)
     np.testing.assert_allclose(v, 0.99 * 4 + 0.01 * 4)

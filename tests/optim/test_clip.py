@@ -66,8 +66,8 @@ def test_large_float32_gradients_do_not_overflow() -> None:
 
 def test_the_sum_of_squares_loses_nothing_in_long_arrays() -> None:
     x = np.full(1_000_003, 0.1, np.float32)
-    assert kernels.square_sum(x) == pytest.approx(float(np.float32(0.1)) ** 2 * x.size, rel=1e-12)
-    assert kernels.square_sum(x[::-7].reshape(-1, 1).T) == pytest.approx(float(np.float32(0.1)) ** 2 * x[::-7].size)
+    assert kernels.square_sum([x]) == pytest.approx(float(np.float32(0.1)) ** 2 * x.size, rel=1e-12)
+    assert kernels.square_sum([x[::-7].reshape(-1, 1).T]) == pytest.approx(float(np.float32(0.1)) ** 2 * x[::-7].size)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

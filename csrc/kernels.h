@@ -1,0 +1,19 @@
+/* What every numeric file includes: the interface, the vectors, and its kernels declared as the table has them, so
+ * that the compiler compares each definition with the prototype in minilm.h. */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include "minilm.h"
+#include "simd.h"
+
+/* Every kernel of minilm_reals. A new one is added there, here, and in a numeric file. */
+#define EACH_KERNEL(DO) \
+    DO(gemm)            \
+    DO(softmax)         \
+    DO(softmax_backward)
+
+#define DECLARE(name) __typeof__(*((minilm_reals *)0)->name) EXPORTED(name);
+EACH_KERNEL(DECLARE)
+#undef DECLARE
+
+#endif

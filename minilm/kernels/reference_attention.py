@@ -1,0 +1,141 @@
+"""Attention in NumPy, with the whole matrix of scores: the kernels of `reference` that are longest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minilm.device import array_module
+from minilm.kernels.philox import keep_rows
+
+Array = Any
+
+
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None,
+    mask: Array | None,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, Array]:
+    """y = dropout(softmax(scale q k^T + bias)) v, row by row, and each row's log sum of e^scores.
+
+    Shapes: q (..., T, D), k (..., S, D), v (..., S, E), bias and mask broadcast to (..., T, S)
+    -> y (..., T, E), lse (..., T). Leading axes broadcast.
+
+    Args:
+        mask: boolean, False where a query must not look.
+        causal: query t sees keys 0 ... t only.
+        p, key: dropout; the weight of row r (counting all rows of all leading axes) and key s is kept where
+            `keep_rows` says so.
+        out: where y goes; it may have any strides, but does not overlap the inputs.
+
+    A query that may look nowhere gets zeros, and minus infinity as its lse.
+    """
+    xp = array_module(q)
+    scores, _ = _scores(q, k, bias, mask, causal, scale)
+    lead = np.broadcast_shapes(scores.shape[:-2], v.shape[:-2])
+    largest = scores.max(-1, keepdims=True, initial=-math.inf)
+    largest = xp.where(largest == -math.inf, scores.dtype.type(0), largest)
+    e = xp.exp(scores - largest)
+    total = e.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore"):  # a row that sees nothing: the logarithm of 0
+        lse = (xp.log(total) + largest)[..., 0]
+    weights = e / xp.where(total == 0, total.dtype.type(1), total)
+    kept = _kept(weights, lead, p, key)
+    if kept is not None:
+        weights = weights * kept
+    y = xp.matmul(weights, v)
+    lse = xp.broadcast_to(lse, (*lead, q.shape[-2])).copy()
+    if out is None:
+        return y, lse
+    out[...] = y
+    return out, lse
+
+
+def attention_backward(
+    dy: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    bias: Array | None,
+    mask: Array | None,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    out: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """dq, dk, dv, dbias (None without a bias), from what went in, y and lse.
+
+    With the weights w = e^(scores - lse), o what dropout multiplies them by, and for each row the number
+    a = sum_e dy_e y_e, which is sum_s (o w)_s d(o w)_s:
+
+        dv = (o w)^T dy           dw = o (dy v^T)           dscores = w (dw - a)
+        dq = scale dscores k      dk = scale dscores^T q    dbias = dscores
+
+    Args:
+        out: where dq, dk, dv go; they have the inputs' shapes and any strides.
+    """
+    from minilm.ops.reduction import sum_to_size
+
+    xp = array_module(q)
+    scores, blind = _scores(q, k, bias, mask, causal, scale)
+    seen = xp.where(lse == -math.inf, lse.dtype.type(0), lse)[..., None]
+    weights = xp.exp(scores - seen)
+    if blind is not None:
+        weights = xp.where(blind, weights.dtype.type(0), weights)
+    lead = dy.shape[:-2]
+    kept = _kept(weights, lead, p, key)
+    seen_weights = weights if kept is None else weights * kept
+    dv = sum_to_size(
+        xp.matmul(xp.broadcast_to(seen_weights, (*lead, *seen_weights.shape[-2:])).swapaxes(-1, -2), dy), v.shape
+    )
+    dweights = xp.matmul(dy, v.swapaxes(-1, -2))
+    if kept is not None:
+        dweights = dweights * kept
+    dscores = weights * (dweights - (dy * y).sum(-1, keepdims=True))
+    dbias = None if bias is None else sum_to_size(dscores, bias.shape)
+    dscores = dscores * q.dtype.type(scale)
+    dq = sum_to_size(xp.matmul(dscores, k), q.shape)
+    dk = sum_to_size(xp.matmul(dscores.swapaxes(-1, -2), q), k.shape)
+    if out is not None:
+        for to, gradient in zip(out, (dq, dk, dv)):
+            to[...] = gradient
+        dq, dk, dv = out
+    return dq, dk, dv, dbias
+
+
+def _scores(q: Array, k: Array, bias: Any, mask: Any, causal: bool, scale: float) -> tuple[Array, Any]:
+    """scale q k^T + bias, with minus infinity where a query must not look, and where that is (None: nowhere)."""
+    xp = array_module(q)
+    T, S = q.shape[-2], k.shape[-2]
+    scores = xp.matmul(q * q.dtype.type(scale), k.swapaxes(-1, -2))
+    if bias is not None:
+        scores = scores + bias
+    visible = mask
+    if causal:
+        below = xp.tri(T, S, dtype=bool)
+        visible = below if mask is None else mask & below
+    if visible is None:
+        return scores, None
+    blind = ~visible
+    return xp.where(blind, scores.dtype.type(-math.inf), scores), blind
+
+
+def _kept(weights: Array, lead: tuple[int, ...], p: float, key: int) -> Any:
+    """What dropout multiplies the weights (lead..., T, S) by: 0 or 1 / (1 - p); None without dropout."""
+    if not p:
+        return None
+    T, S = weights.shape[-2:]
+    kept = keep_rows(key, 0, math.prod(lead) * T, S, p).reshape(*lead, T, S)
+    return kept * weights.dtype.type(0.0 if p == 1 else 1 / (1 - p))
