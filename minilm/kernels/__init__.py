@@ -139,7 +139,7 @@ def _compiled(backend_name: str, kernel: str) -> Kernel:
     """The backend's kernel for float32 and float64, the reference's for every other type."""
     plain = getattr(reference, kernel)
     if kernel in _WITHOUT_ARRAYS:
-        return getattr(_module(backend_name), kernel)  # type: ignore[no-any-return]
+        return getattr(_module(backend_name), kernel)
     # Numba takes a second to load: not before it is first needed.
     fast = None if backend_name == "numba" else getattr(_module(backend_name), kernel)
 

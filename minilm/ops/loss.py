@@ -19,7 +19,6 @@ from minilm.ops.registry import Composite, Fused, options, sample
 from minilm.ops.selection import where
 from minilm.ops.shape import reshape
 from minilm.ops.softmax import log_softmax
-from minilm.tape import NO_TAPE
 from minilm.tensor import Tensor
 
 # N rows of V scores each.
@@ -148,12 +147,12 @@ class LinearCrossEntropy(
             raise ValueError(f"linear_cross_entropy: reduction is 'mean' or 'sum', not {reduction!r}")
         _classes("linear_cross_entropy", target, (x.shape[0],), weight.shape[0], ignore_index)
         count = np.count_nonzero(target != ignore_index) if reduction == "mean" else 1
-        ctx.scale = 1 / count if count else math.nan
-        wanted = ctx.scale if True in ctx.needs and ctx is not NO_TAPE else None
+        scale = 1 / count if count else math.nan
+        wanted = scale if ctx.needs[0] or ctx.needs[1] else None
         losses, ctx.dx, ctx.dweight = kernels.linear_cross_entropy(x, weight, target, ignore_index, wanted)
         ctx.save(x, weight, target)
-        ctx.ignore_index = ignore_index
-        return losses.sum() * x.dtype.type(ctx.scale)
+        ctx.ignore_index, ctx.scale = ignore_index, scale
+        return losses.sum() * x.dtype.type(scale)
 
     def backward(ctx, dloss):
         x, weight, target = ctx.saved
