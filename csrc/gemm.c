@@ -30,16 +30,28 @@
 #define WIDE_VECS (4 * TILE_VECS)
 
 enum {
-    K_BLOCK = 384 * 4 / sizeof(real), /* two panels of this length share the first-level cache */
+    K_BLOCK = 384 * 4 / sizeof(real), /* of 192 to 512 the fastest, though a panel of b then fills 48 KB */
     SUPER = 4096,                     /* rows of a, and columns of b, packed at a time: bounds the workspace */
     PACK_BLOCK = 64,                  /* so many k of a panel are packed while they stay in the cache */
-    PANELS_PER_TASK = 4,              /* panels of a that meet each panel of b while it is in the cache */
+    BAND_ROWS = 32,                   /* where rows are packed: so many, */
+    BAND_PANELS = 16,                 /* over so many panels, are a task */
+    PANELS_PER_TASK = 8,              /* panels of a that meet each panel of b while it is in the cache */
     FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed beforehand */
 };
 
 /* Multiply-adds from which another thread brings more than its waking costs: two threads took 1.06 times as long
  * as one for 2^18 and 0.7 times as long for 2^21. */
 static const double WORTH_SHARING = 1 << 20;
+
+/* One matrix on its way into panels: element i of step k lies at from[i step + k k_step]. */
+typedef struct {
+    real *to;
+    const real *from;
+    ptrdiff_t step, k_step;
+    size_t count, depth; /* how many i and k there are */
+    size_t width;        /* of a panel; where `fill` is set the last one is filled up with zeros, else narrower */
+    bool fill;
+} packing;
 
 /* One product of the batch, and one of its blocks. */
 typedef struct {
@@ -49,7 +61,8 @@ typedef struct {
     size_t row, rows, column, columns, k, depth; /* the block: where it begins, and how large it is */
     size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
     bool add;                                    /* to what is in c already */
-    real *a_panels, *b_panels;                   /* packed; b_panels NULL: each where it is used */
+    real *a_space, *b_space;                     /* for the panels; b_space NULL: each panel where it is used */
+    packing pack_a, pack_b;
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
 
@@ -68,43 +81,59 @@ INLINE void pack_four(real *to, size_t width, const real *from, ptrdiff_t step, 
         for (ptrdiff_t j = 0; j < 4; j++) to[k * width + (size_t)j] = from[j * step + (ptrdiff_t)k];
 }
 
-/* to[k][i] = from[i step + k k_step] for i < count, 0 for count <= i < width: one panel. */
-INLINE void pack_panel(real *to, const real *from, size_t width, size_t count, size_t depth, ptrdiff_t step,
-                       ptrdiff_t k_step) {
+static size_t panels_of(const packing *x) { return parts(x->count, x->width); }
+
+/* Where the i lie side by side: whole rows of k, as memory has them, over many panels. */
+static void pack_rows(const packing *x, size_t k_from, size_t k_to, size_t panel_from, size_t panel_to) {
+    for (size_t k = k_from; k < k_to; k++)
+        for (size_t panel = panel_from; panel < panel_to; panel++) {
+            size_t first = panel * x->width, n = smaller(x->width, x->count - first), row = x->fill ? x->width : n;
+            const real *from = x->from + (ptrdiff_t)k * x->k_step + first;
+            real *to = x->to + first * x->depth + k * row;
+            if (n == TILE_COLUMNS) {
+                for (int v = 0; v < TILE_VECS; v++) vec_store(to + v * LANES, vec_load(from + v * LANES));
+                continue;
+            }
+            size_t i = 0;
+            for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof(real));
+            if (i < n && n >= 4) memcpy(to + n - 4, from + n - 4, 4 * sizeof(real)); /* the last four over again */
+            for (i = n < 4 ? 0 : n; i < row; i++) to[i] = i < n ? from[i] : 0;
+        }
+}
+
+/* Where they do not: one panel, squares of 4 x 4 transposed in registers where the k lie side by side. */
+static void pack_panel(const packing *x, size_t panel) {
+    size_t first = panel * x->width, n = smaller(x->width, x->count - first), row = x->fill ? x->width : n;
+    const real *from = x->from + (ptrdiff_t)first * x->step;
+    real *to = x->to + first * x->depth;
     size_t packed = 0;
-    if (step == 1 && count >= 4) { /* four i at a time, the last four perhaps over again */
-        for (size_t k = 0; k < depth; k++)
-            for (size_t i = 0; i < count; i += 4) {
-                size_t first = smaller(i, count - 4);
-                memcpy(to + k * width + first, from + (ptrdiff_t)k * k_step + first, 4 * sizeof(real));
+    if (x->k_step == 1 && n >= 4) {
+        for (size_t k = 0; k < x->depth; k += PACK_BLOCK)
+            for (size_t i = 0; i < n; i += 4) { /* four i at a time, the last four perhaps over again */
+                size_t at = smaller(i, n - 4);
+                pack_four(to + k * row + at, row, from + (ptrdiff_t)at * x->step + k, x->step,
+                          smaller(x->depth - k, PACK_BLOCK));
             }
-        packed = count;
-    } else if (k_step == 1 && count >= 4) { /* likewise, squares of 4 x 4 transposed in registers */
-        for (size_t k = 0; k < depth; k += PACK_BLOCK)
-            for (size_t i = 0; i < count; i += 4) {
-                size_t first = smaller(i, count - 4);
-                pack_four(to + k * width + first, width, from + (ptrdiff_t)first * step + k, step,
-                          smaller(depth - k, PACK_BLOCK));
-            }
-        packed = count;
+        packed = n;
     }
-    for (size_t i = packed; i < width; i++)
-        for (size_t k = 0; k < depth; k++)
-            to[k * width + i] = i < count ? from[(ptrdiff_t)i * step + (ptrdiff_t)k * k_step] : 0;
+    for (size_t i = packed; i < row; i++)
+        for (size_t k = 0; k < x->depth; k++)
+            to[k * row + i] = i < n ? from[(ptrdiff_t)i * x->step + (ptrdiff_t)k * x->k_step] : 0;
 }
 
-/* A panel of a is as wide as it has rows: there is nothing to fill up. */
-static void pack_a_panel(const block *x, size_t panel) {
-    size_t row = panel * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
-    const real *from = x->a + (ptrdiff_t)(x->row + row) * x->p->a_row + (ptrdiff_t)x->k * x->p->a_k;
-    pack_panel(x->a_panels + row * x->depth, from, rows, rows, x->depth, x->p->a_row, x->p->a_k);
+/* The parts that a matrix is packed in, each a task: bands of rows, or panels. */
+static size_t pack_parts(const packing *x) {
+    if (!x->to) return 0;
+    return x->step == 1 ? parts(x->depth, BAND_ROWS) * parts(panels_of(x), BAND_PANELS) : panels_of(x);
 }
 
-static void pack_b_panel(const block *x, size_t panel) {
-    size_t column = panel * TILE_COLUMNS;
-    const real *from = x->b + (ptrdiff_t)x->k * x->p->b_k + (ptrdiff_t)(x->column + column) * x->p->b_column;
-    pack_panel(x->b_panels + column * x->depth, from, TILE_COLUMNS, smaller(x->columns - column, TILE_COLUMNS),
-               x->depth, x->p->b_column, x->p->b_k);
+static void pack_part(const packing *x, size_t index) {
+    if (x->step != 1) {
+        pack_panel(x, index);
+        return;
+    }
+    size_t bands = parts(x->depth, BAND_ROWS), k = index % bands * BAND_ROWS, panel = index / bands * BAND_PANELS;
+    pack_rows(x, k, smaller(k + BAND_ROWS, x->depth), panel, smaller(panel + BAND_PANELS, panels_of(x)));
 }
 
 /* c (rows, columns) = or += a's panel (depth, rows) transposed times b (depth, vecs LANES), whose rows are
@@ -174,36 +203,38 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
         const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
         ptrdiff_t b_k = p->b_k;
-        if (x->b_panels) {
-            b = x->b_panels + column * x->depth;
+        if (x->b_space) {
+            b = x->b_space + column * x->depth;
             b_k = TILE_COLUMNS;
         } else if (x->rows == 1 && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
                    b_to - j >= WIDE_VECS / TILE_VECS) {
-            wide_tile(x->depth, x->a_panels, b, b_k, x->c + (ptrdiff_t)x->row * p->c_row + x->column + column, x->add);
+            wide_tile(x->depth, x->a_space, b, b_k, x->c + (ptrdiff_t)x->row * p->c_row + x->column + column, x->add);
             j += WIDE_VECS / TILE_VECS - 1;
             continue;
         } else if (p->b_column != 1 || columns < TILE_COLUMNS) {
-            pack_panel(packed, b, TILE_COLUMNS, columns, x->depth, p->b_column, b_k);
+            packing one = {packed, b, p->b_column, b_k, columns, x->depth, TILE_COLUMNS, true};
+            if (one.step == 1)
+                pack_rows(&one, 0, x->depth, 0, 1);
+            else
+                pack_panel(&one, 0);
             b = packed;
             b_k = TILE_COLUMNS;
         }
         for (size_t i = a_from; i < a_to; i++) {
             size_t row = i * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
             real *c = x->c + (ptrdiff_t)(x->row + row) * p->c_row + (ptrdiff_t)(x->column + column);
-            tile_of(rows, columns, x->depth, x->a_panels + row * x->depth, b, b_k, c, p->c_row, x->add);
+            tile_of(rows, columns, x->depth, x->a_space + row * x->depth, b, b_k, c, p->c_row, x->add);
         }
     }
 }
 
 static void pack_task(void *context, size_t index) {
     const block *x = context;
-    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = x->b_panels ? parts(x->columns, TILE_COLUMNS) : 0;
-    for (size_t i = index * PANELS_PER_TASK; i < (index + 1) * PANELS_PER_TASK; i++) {
-        if (i < a_panels)
-            pack_a_panel(x, i);
-        else if (i < a_panels + b_panels)
-            pack_b_panel(x, i - a_panels);
-    }
+    size_t a_parts = pack_parts(&x->pack_a);
+    if (index < a_parts)
+        pack_part(&x->pack_a, index);
+    else
+        pack_part(&x->pack_b, index - a_parts);
 }
 
 static void multiply_task(void *context, size_t index) {
@@ -217,7 +248,22 @@ static void multiply_task(void *context, size_t index) {
 /* One block, with the help of other threads or without. */
 static void multiply_block(block *x, bool share) {
     size_t a_panels = parts(x->rows, x->panel_rows), b_panels = parts(x->columns, TILE_COLUMNS);
-    size_t pack_tasks = parts(a_panels + (x->b_panels ? b_panels : 0), PANELS_PER_TASK);
+    x->pack_a = (packing){.to = x->a_space,
+                          .from = x->a + (ptrdiff_t)x->row * x->p->a_row + (ptrdiff_t)x->k * x->p->a_k,
+                          .step = x->p->a_row,
+                          .k_step = x->p->a_k,
+                          .count = x->rows,
+                          .depth = x->depth,
+                          .width = x->panel_rows};
+    x->pack_b = (packing){.to = x->b_space,
+                          .from = x->b + (ptrdiff_t)x->k * x->p->b_k + (ptrdiff_t)x->column * x->p->b_column,
+                          .step = x->p->b_column,
+                          .k_step = x->p->b_k,
+                          .count = x->columns,
+                          .depth = x->depth,
+                          .width = TILE_COLUMNS,
+                          .fill = true};
+    size_t pack_tasks = pack_parts(&x->pack_a) + pack_parts(&x->pack_b);
     size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
     x->row_chunks = parts(a_panels, PANELS_PER_TASK);
     x->column_chunks = smaller(parts(wanted, x->row_chunks), b_panels);
@@ -243,7 +289,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     real *workspace = minilm_workspace((1 + a_size + (pack_b ? b_size : 0)) * sizeof(real));
     if (!workspace) return MINILM_NO_MEMORY;
 
-    block x = {.p = p, .a = a, .b = b, .c = c, .a_panels = workspace, .b_panels = pack_b ? workspace + a_size : NULL};
+    block x = {.p = p, .a = a, .b = b, .c = c, .a_space = workspace, .b_space = pack_b ? workspace + a_size : NULL};
     for (x.column = 0; x.column < p->n; x.column += SUPER)
         for (x.row = 0; x.row < p->m; x.row += SUPER) {
             x.columns = smaller(SUPER, p->n - x.column);

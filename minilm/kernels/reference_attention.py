@@ -86,8 +86,6 @@ def attention_backward(
     Args:
         out: where dq, dk, dv go; they have the inputs' shapes and any strides.
     """
-    from minilm.ops.reduction import sum_to_size
-
     xp = array_module(q)
     scores, blind = _scores(q, k, bias, mask, causal, scale)
     seen = xp.where(lse == -math.inf, lse.dtype.type(0), lse)[..., None]
@@ -97,22 +95,29 @@ def attention_backward(
     lead = dy.shape[:-2]
     kept = _kept(weights, lead, p, key)
     seen_weights = weights if kept is None else weights * kept
-    dv = sum_to_size(
+    dv = _summed_to(
         xp.matmul(xp.broadcast_to(seen_weights, (*lead, *seen_weights.shape[-2:])).swapaxes(-1, -2), dy), v.shape
     )
     dweights = xp.matmul(dy, v.swapaxes(-1, -2))
     if kept is not None:
         dweights = dweights * kept
     dscores = weights * (dweights - (dy * y).sum(-1, keepdims=True))
-    dbias = None if bias is None else sum_to_size(dscores, bias.shape)
+    dbias = None if bias is None else _summed_to(dscores, bias.shape)
     dscores = dscores * q.dtype.type(scale)
-    dq = sum_to_size(xp.matmul(dscores, k), q.shape)
-    dk = sum_to_size(xp.matmul(dscores.swapaxes(-1, -2), q), k.shape)
+    dq = _summed_to(xp.matmul(dscores, k), q.shape)
+    dk = _summed_to(xp.matmul(dscores.swapaxes(-1, -2), q), k.shape)
     if out is not None:
         for to, gradient in zip(out, (dq, dk, dv)):
             to[...] = gradient
         dq, dk, dv = out
     return dq, dk, dv, dbias
+
+
+def _summed_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """x summed over the axes along which something of `shape` was broadcast."""
+    lead = x.ndim - len(shape)
+    repeated = tuple(lead + axis for axis, size in enumerate(shape) if size == 1 and x.shape[lead + axis] != 1)
+    return x.sum((*range(lead), *repeated), keepdims=True).reshape(shape) if lead or repeated else x
 
 
 def _scores(q: Array, k: Array, bias: Any, mask: Any, causal: bool, scale: float) -> tuple[Array, Any]:

@@ -18,7 +18,8 @@ from minilm.ops.arrange import pad
 from minilm.ops.attention import scaled_dot_product_attention, self_attention
 from minilm.ops.embedding import embedding
 from minilm.ops.indexing import one_hot
-from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, linear_cross_entropy, mse_loss, nll_loss
+from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
+from minilm.ops.loss import linear_cross_entropy as _linear_cross_entropy
 from minilm.ops.matmul import linear, linear_gelu
 from minilm.ops.norm import layer_norm as _layer_norm
 from minilm.ops.norm import rms_norm as _rms_norm
@@ -82,6 +83,29 @@ def layer_norm(
     """
     rows, weight, bias = _as_rows("layer_norm", x, normalized_shape, weight, bias)
     return _layer_norm(rows, weight, bias, eps).reshape(x.shape)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...): (N, C), (V, C), classes (N) -> ().
+
+    With none of the last options the scores never exist whole (`ops.loss.LinearCrossEntropy`); with them this is just
+    a name for the two functions.
+    """
+    plain = linear_bias is None and weight is None and not label_smoothing and reduction != "none"
+    if plain and input.ndim == 2 and target.ndim == 1:
+        return _linear_cross_entropy(input, linear_weight, target, ignore_index, reduction)
+    scores = linear(input, linear_weight, linear_bias)
+    return cross_entropy(scores, target, weight, ignore_index, reduction, label_smoothing)
 
 
 def rms_norm(
