@@ -24,7 +24,7 @@ SOURCES = runpy.run_path(str(ROOT / "minilm/kernels/sources.py"))
 
 REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
-NUMERIC = ("gemm", "softmax", "peak", "reals")  # compiled once per instruction set and element type
+NUMERIC = ("gemm", "softmax", "attention", "peak", "reals")  # compiled once per instruction set and element type
 SHARED = ("pool", "cpu")
 TYPES = {"f32": [], "f64": [("MINILM_DOUBLE", "1")]}
 

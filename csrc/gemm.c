@@ -12,22 +12,9 @@
  * whatever M, N, the tile it falls into, the batch and the threads.
  */
 #include "kernels.h"
+#include "tile.h"
 
 #include <stdatomic.h>
-
-/* The tile: as many accumulators as there are registers, less those for a row of b and a number of a. */
-#if VEC_REGISTERS == 32 && VEC_BYTES == 64
-#define TILE_ROWS 14
-#define TILE_VECS 2
-#elif VEC_REGISTERS == 32
-#define TILE_ROWS 8
-#define TILE_VECS 3
-#else
-#define TILE_ROWS 6
-#define TILE_VECS 2
-#endif
-#define TILE_COLUMNS (TILE_VECS * LANES)
-#define WIDE_VECS (4 * TILE_VECS)
 
 enum {
     K_BLOCK = 384 * 4 / sizeof(real), /* of 192 to 512 the fastest, though a panel of b then fills 48 KB */
@@ -65,9 +52,6 @@ typedef struct {
     packing pack_a, pack_b;
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
-
-static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
-static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / part; }
 
 /* to[k][i] = from[i step + k] for i < 4. */
 INLINE void pack_four(real *to, size_t width, const real *from, ptrdiff_t step, size_t depth) {
@@ -136,63 +120,9 @@ static void pack_part(const packing *x, size_t index) {
     pack_rows(x, k, smaller(k + BAND_ROWS, x->depth), panel, smaller(panel + BAND_PANELS, panels_of(x)));
 }
 
-/* c (rows, columns) = or += a's panel (depth, rows) transposed times b (depth, vecs LANES), whose rows are
- * b_k apart. `rows` and `vecs` are constants wherever this is called, so that the sums stay in registers. */
-INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k,
-                 real *c, ptrdiff_t c_row, bool add) {
-    vec sum[TILE_ROWS][WIDE_VECS];
-#pragma GCC unroll 14
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 12
-        for (int v = 0; v < vecs; v++) sum[i][v] = vec_zero();
-
-    for (size_t k = 0; k < depth; k++, a += rows, b += b_k) {
-        vec b_row[WIDE_VECS];
-#pragma GCC unroll 12
-        for (int v = 0; v < vecs; v++) b_row[v] = vec_load(b + v * LANES);
-#pragma GCC unroll 14
-        for (int i = 0; i < rows; i++) {
-            vec a_i = vec_all(a[i]);
-#pragma GCC unroll 12
-            for (int v = 0; v < vecs; v++) sum[i][v] = vec_fma(a_i, b_row[v], sum[i][v]);
-        }
-    }
-
-#pragma GCC unroll 14
-    for (int i = 0; i < rows; i++, c += c_row) {
-#pragma GCC unroll 12
-        for (int v = 0; v < vecs; v++) {
-            real *to = c + v * LANES;
-            size_t left = columns > (size_t)(v * LANES) ? columns - (size_t)(v * LANES) : 0;
-            if (left >= LANES)
-                vec_store(to, add ? vec_load(to) + sum[i][v] : sum[i][v]);
-            else if (left)
-                vec_store_first(to, add ? vec_load_first(to, left, 0) + sum[i][v] : sum[i][v], left);
-        }
-    }
-}
-
-static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c,
-                    ptrdiff_t c_row, bool add) {
-#define ROWS(n)                                                       \
-    case n:                                                           \
-        tile(n, TILE_VECS, columns, depth, a, b, b_k, c, c_row, add); \
-        break;
-    switch (rows) {
-        ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
-#if TILE_ROWS >= 8
-        ROWS(7) ROWS(8)
-#endif
-#if TILE_ROWS >= 14
-        ROWS(9) ROWS(10) ROWS(11) ROWS(12) ROWS(13) ROWS(14)
-#endif
-    }
-#undef ROWS
-}
-
 /* One row has too few sums to keep the multipliers busy: it takes the columns of several tiles at once. */
 static void wide_tile(size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c, bool add) {
-    tile(1, WIDE_VECS, WIDE_VECS * LANES, depth, a, b, b_k, c, 0, add);
+    tile(1, WIDE_VECS, WIDE_VECS * LANES, depth, a, 0, 1, b, b_k, c, 0, add);
 }
 
 /* The tiles of some panels of a with some panels of b. */
@@ -223,7 +153,7 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
         for (size_t i = a_from; i < a_to; i++) {
             size_t row = i * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
             real *c = x->c + (ptrdiff_t)(x->row + row) * p->c_row + (ptrdiff_t)(x->column + column);
-            tile_of(rows, columns, x->depth, x->a_space + row * x->depth, b, b_k, c, p->c_row, x->add);
+            tile_of(rows, columns, x->depth, x->a_space + row * x->depth, (ptrdiff_t)rows, b, b_k, c, p->c_row, x->add);
         }
     }
 }

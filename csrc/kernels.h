@@ -10,7 +10,9 @@
 #define EACH_KERNEL(DO) \
     DO(gemm)            \
     DO(softmax)         \
-    DO(softmax_backward)
+    DO(softmax_backward) \
+    DO(attention)       \
+    DO(attention_backward)
 
 #define DECLARE(name) __typeof__(*((minilm_reals *)0)->name) EXPORTED(name);
 EACH_KERNEL(DECLARE)

@@ -35,6 +35,31 @@ typedef struct {
     ptrdiff_t a_axis[MINILM_MAX_AXES], b_axis[MINILM_MAX_AXES], c_axis[MINILM_MAX_AXES];
 } minilm_product;
 
+/* Matrices of a batch: an element in row i, column j of the one at index (n, ...) of the batch's axes lies
+ * i row + j column + n axis[0] + ... elements behind `data`. Columns lie side by side unless it is said. */
+typedef struct {
+    void *data; /* NULL where there is none */
+    ptrdiff_t row, column, axis[MINILM_MAX_AXES];
+} minilm_matrices;
+
+/* y = dropout(softmax(scale q k^T + bias)) v for every index of the batch's axes (each of them is a head), and back.
+ *
+ *     q (T, D), k (S, D), v (S, E), bias and mask (T, S) -> y (T, E), lse (T)
+ *     dy (T, E) -> dq (T, D), dk (S, D), dv (S, E), dbias (T, S) */
+typedef struct {
+    size_t queries, keys, depth, width; /* T, S, D, E */
+    int axes;
+    size_t shape[MINILM_MAX_AXES];
+    minilm_matrices q, k, v, y, bias; /* bias and mask: any strides, 0 included */
+    minilm_matrices mask;             /* of bytes, 0 where a query must not look */
+    bool causal;                      /* query t sees keys 0 ... t only */
+    double scale, p;                  /* p: the share that dropout leaves out, chosen by `key` */
+    uint64_t key;
+    void *lse;                              /* (batch..., T), one head behind the other; the backward reads it */
+    minilm_matrices dy, dq, dk, dv;         /* for the backward */
+    void *dbias;                            /* (batch..., T, S), zeros before; NULL: not wanted */
+} minilm_attention;
+
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };
 
 /* The kernels of one element type. Every `void *` points to elements of that type: float in `f32`, double in
@@ -50,6 +75,10 @@ typedef struct {
     /* dx = y (dy - sum dy y):  dy, y (rows, columns) -> dx (rows, columns) */
     void (*softmax_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *y,
                              ptrdiff_t y_row, void *dx);
+
+    /* y and lse, from q, k and v;  dq, dk, dv and dbias, from these and dy. MINILM_OK or MINILM_NO_MEMORY */
+    int (*attention)(const minilm_attention *);
+    int (*attention_backward)(const minilm_attention *);
 } minilm_reals;
 
 typedef struct {

@@ -9,7 +9,8 @@ import os
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
+from libc.string cimport memset
 
 import numpy as np
 
@@ -31,11 +32,29 @@ cdef extern from "minilm.h":
         ptrdiff_t b_axis[64]
         ptrdiff_t c_axis[64]
 
+    ctypedef struct minilm_matrices:
+        void *data
+        ptrdiff_t row, column
+        ptrdiff_t axis[64]
+
+    ctypedef struct minilm_attention:
+        size_t queries, keys, depth, width
+        int axes
+        size_t shape[64]
+        minilm_matrices q, k, v, y, bias, mask, dy, dq, dk, dv
+        bint causal
+        double scale, p
+        uint64_t key
+        void *lse
+        void *dbias
+
     # Pointers to elements are void * here and in minilm.h: float for the table f32, double for f64.
     ctypedef struct minilm_reals:
         int (*gemm)(const minilm_product *, const void *, const void *, void *) nogil
         void (*softmax)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
         void (*softmax_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, void *) nogil
+        int (*attention)(const minilm_attention *) nogil
+        int (*attention_backward)(const minilm_attention *) nogil
 
     ctypedef struct minilm_kernels:
         const char *name
@@ -142,6 +161,11 @@ cdef Elements elements(array):
     return found if found.fits else Elements(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
+cdef empty(tuple shape, dtype):
+    """A new array for a result."""
+    return np.empty(shape, dtype)
+
+
 cdef check_types(str kernel, x, y, str names):
     if x.dtype.char not in "fd" or y.dtype.char != x.dtype.char:
         raise ValueError(f"{kernel}: {names} are {x.dtype} and {y.dtype}: both must be float32, or both float64")
@@ -154,3 +178,4 @@ cdef const minilm_reals *reals(Elements x) noexcept:
 
 include "native_matmul.pxi"
 include "native_rows.pxi"
+include "native_attention.pxi"

@@ -1,0 +1,139 @@
+# Part of native.pyx: attention.
+
+def attention(q, k, v, bias, mask, causal, scale, p=0.0, key=0, out=None):
+    """y = dropout(softmax(scale q k^T + bias)) v and each row's lse: see the reference's."""
+    check_attention("attention", q, k, v, bias, mask)
+    cdef minilm_attention x
+    lead = heads_of(q, k, v, bias, mask)
+    y = out if side_by_side(out) else empty((*lead, q.shape[-2], v.shape[-1]), q.dtype)
+    lse = empty((*lead, q.shape[-2]), q.dtype)
+    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key)
+    held += place(&x.y, y, len(lead), True), Elements(lse, True)
+    x.lse = (<Elements>held[-1]).start
+    run_attention(&x, q, False)
+    if out is not None and y is not out:
+        out[...] = y
+        y = out
+    return y, lse
+
+
+def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, key=0, out=None):
+    """dq, dk, dv, dbias: see the reference's."""
+    check_attention("attention_backward", q, k, v, bias, mask)
+    cdef minilm_attention x
+    lead = heads_of(q, k, v, bias, mask)
+    wanted = (*lead, q.shape[-2], v.shape[-1])
+    if dy.shape != wanted or y.shape != wanted or lse.shape != wanted[:-1]:
+        raise ValueError(f"attention_backward: dy {dy.shape}, y {y.shape} and lse {lse.shape} do not fit {wanted}")
+    gradients = []
+    for i, part in enumerate((q, k, v)):
+        direct = out is not None and side_by_side(out[i]) and part.shape[:-2] == lead
+        gradients.append(out[i] if direct else empty((*lead, *part.shape[-2:]), q.dtype))
+    dbias = None if bias is None else np.zeros((*lead, q.shape[-2], k.shape[-2]), q.dtype)
+
+    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key)
+    axes = len(lead)
+    held += place(&x.y, y, axes), place(&x.dy, dy, axes), elements(np.ascontiguousarray(lse))
+    x.lse = (<Elements>held[-1]).start
+    held += place(&x.dq, gradients[0], axes, True), place(&x.dk, gradients[1], axes, True)
+    held += (place(&x.dv, gradients[2], axes, True),)
+    if dbias is not None:
+        held += (Elements(dbias, True),)
+        x.dbias = (<Elements>held[-1]).start
+    run_attention(&x, q, True)
+
+    results = [summed_to(gradient, part.shape) for gradient, part in zip(gradients, (q, k, v))]
+    if out is not None:
+        for to, result in zip(out, results):
+            if to is not result:
+                to[...] = result
+        results = list(out)
+    return (*results, None if bias is None else summed_to(dbias, bias.shape))
+
+
+cdef check_attention(str kernel, q, k, v, bias, mask):
+    check_types(kernel, q, k, "q and k")
+    check_types(kernel, q, v, "q and v")
+    if bias is not None:
+        check_types(kernel, q, bias, "q and bias")
+    if mask is not None and mask.dtype != bool:
+        raise ValueError(f"{kernel}: the mask is {mask.dtype}, not bool")
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"{kernel}: q {q.shape}, k {k.shape} and v {v.shape} do not fit: (..., T, D), (..., S, D), "
+                         "(..., S, E) were expected")
+
+
+cdef tuple heads_of(q, k, v, bias, mask):
+    """The leading axes of the result. Errors: ValueError where they do not broadcast, or a mask is too large."""
+    scores = q.shape[-2], k.shape[-2]
+    shapes = [part.shape[:-2] for part in (q, k, v)]
+    for part in (bias, mask):
+        if part is not None:
+            full = np.broadcast_shapes(part.shape, scores)
+            if full[-2:] != scores:
+                raise ValueError(f"attention: {part.shape} does not broadcast to {scores} scores")
+            shapes.append(part.shape[:-2])
+    lead = np.broadcast_shapes(*shapes)
+    if len(lead) > MINILM_MAX_AXES - 2:
+        raise ValueError(f"attention: more than {MINILM_MAX_AXES - 2} leading axes")
+    return lead
+
+
+cdef bint side_by_side(array) except -1:
+    """Whether C can write to `array`: its columns lie side by side."""
+    return array is not None and array.dtype.isnative and array.flags.aligned and (
+        array.shape[-1] <= 1 or array.strides[-1] == array.itemsize
+    ) and all(stride % array.itemsize == 0 for stride in array.strides)
+
+
+cdef tuple describe(minilm_attention *x, tuple lead, q, k, v, bias, mask, causal, scale, p, key):
+    """Fill in what forward and backward share; returns what must stay alive meanwhile."""
+    memset(x, 0, sizeof(minilm_attention))
+    cdef int axes = len(lead), axis
+    x.queries, x.keys, x.depth, x.width = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    x.axes = axes
+    for axis in range(axes):
+        x.shape[axis] = lead[axis]
+    x.causal, x.scale, x.p, x.key = causal, scale, p, key
+    scores = q.shape[-2], k.shape[-2]
+    held = place(&x.q, q, axes), place(&x.k, k, axes), place(&x.v, v, axes)
+    if bias is not None:
+        held += (place(&x.bias, np.broadcast_to(bias, (*bias.shape[:-2], *scores)), axes, False, True),)
+    if mask is not None:
+        held += (place(&x.mask, np.broadcast_to(mask, (*mask.shape[:-2], *scores)).view(np.uint8), axes, False, True),)
+    return held
+
+
+cdef Elements place(minilm_matrices *m, array, int axes, bint writable=False, bint any_column=False):
+    """Describe a batch of matrices to C: where it lies, or a copy if its columns do not lie side by side."""
+    cdef Elements x
+    cdef int axis, missing = axes + 2 - array.ndim
+    if writable:
+        x = Elements(array, True)
+    else:
+        x = elements(array)
+        if not any_column and x.strides[x.axes - 1] != 1 and x.view.shape[x.axes - 1] > 1:
+            x = elements(np.ascontiguousarray(array))
+    m.data = x.start
+    m.row, m.column = x.strides[x.axes - 2], x.strides[x.axes - 1]
+    for axis in range(axes):
+        m.axis[axis] = stride_along(x, axis - missing)
+    return x
+
+
+cdef run_attention(const minilm_attention *x, q, bint backward):
+    cdef const minilm_reals *table = kernels.f32 if q.dtype.char == "f" else kernels.f64
+    cdef int status
+    with nogil:
+        status = table.attention_backward(x) if backward else table.attention(x)
+    if status != MINILM_OK:
+        raise MemoryError(f"attention: no memory to pack {x.keys} keys of {x.depth} channels")
+
+
+cdef summed_to(x, tuple shape):
+    """x summed over the axes along which something of `shape` was broadcast."""
+    if x.shape == shape:
+        return x
+    lead = x.ndim - len(shape)
+    repeated = tuple(lead + axis for axis, size in enumerate(shape) if size == 1 and x.shape[lead + axis] != 1)
+    return x.sum((*range(lead), *repeated), keepdims=True).reshape(shape)
