@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The C part under sanitizers: tests/sanitize.sh PYTHON [options of pytest]
+#
+#   1. the pool of threads alone, a plain C program: as it is, under Address- and UndefinedBehaviorSanitizer, and
+#      under ThreadSanitizer, to which a Python around it would be noise;
+#   2. the kernels' tests, in a copy of the tree with an extension of its own: the one in use stays as it is.
+#
+# Needs gcc and its libasan, libubsan and libtsan, which come with it on most systems.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="$(cd "$(dirname "$1")" && pwd)/$(basename "$1")"
+shift
+export CC="${CC:-gcc}"
+
+tree=build/sanitize
+rm -rf "$tree"
+mkdir -p "$tree"
+
+echo "the extension, with checks compiled in"
+cp -R csrc minilm tests pyproject.toml setup.py LICENSE README.md "$tree"
+cd "$tree"
+rm -f minilm/kernels/native.c minilm/kernels/native.*.so
+export MINILM_SANITIZE=address,undefined
+MINILM_REQUIRE_NATIVE=1 "$python" setup.py --quiet build_ext --inplace
+
+# The interpreter is compiled without checks: what intercepts malloc has to be in the process before it.
+preload="$("$CC" -print-file-name=libasan.so) $("$CC" -print-file-name=libubsan.so)"
+# Reports go to files: pytest would swallow them, as would a test that expects its child process to fail.
+reports="log_path=$PWD/report:print_stacktrace=1"
+# detect_leaks=0: an interpreter frees little at its end, and every bit of that would be reported.
+# allocator_may_return_null=1: some tests want an array larger than any memory, and the MemoryError.
+export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:$reports" UBSAN_OPTIONS="$reports"
+
+# Left out are Numba, whose code cannot be checked, and the tests that only compile.
+echo "the kernels' tests"
+status=0
+PYTHONPATH="$PWD" LD_PRELOAD="$preload" "$python" -m pytest tests/kernels -p no:cacheprovider -k "not numba" \
+    --ignore tests/kernels/test_build.py --ignore tests/kernels/test_pool_c.py "$@" || status=$?
+for report in report.*; do
+    [ -e "$report" ] || continue
+    cat "$report"
+    status=1
+done
+exit "$status"
