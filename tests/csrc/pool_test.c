@@ -40,8 +40,8 @@ enum { THREAD_COUNTS = sizeof THREADS / sizeof *THREADS };
         }                                                                              \
     } while (0)
 
-static void sleep_ms(int ms) {
-    struct timespec time = {.tv_nsec = ms * 1000000L};
+static void sleep_us(int us) {
+    struct timespec time = {.tv_nsec = us * 1000L};
     nanosleep(&time, NULL);
 }
 
@@ -128,7 +128,7 @@ static void meet(void *context, size_t i) {
     (void)i;
     meeting *m = context;
     if (atomic_fetch_add(&m->inside, 1) > 0) atomic_store(&m->met, true);
-    for (int ms = 0; ms < 1000 && !atomic_load(&m->met); ms++) sleep_ms(1);
+    for (int ms = 0; ms < 1000 && !atomic_load(&m->met); ms++) sleep_us(1000);
     atomic_fetch_sub(&m->inside, 1);
 }
 
@@ -136,9 +136,23 @@ static void sleepers_are_woken(void) {
     minilm_set_num_threads(2);
     for (int round = 0; round < 10; round++) {
         meeting m = {0};
-        sleep_ms(10); /* far beyond the time for which a worker stays awake */
+        sleep_us(10000); /* far beyond the time for which a worker stays awake */
         minilm_parallel(2, meet, &m);
         CHECK(atomic_load(&m.met));
+    }
+}
+
+/* Sleepers wake up while a later work is being prepared, or after it is done: they must keep out of it. */
+static void latecomers(void) {
+    work w;
+    minilm_set_num_threads(5);
+    for (size_t round = 0; round < ROUNDS / 4; round++) {
+        if (round % 2) sleep_us(200);
+        memset(&w, 0, sizeof w);
+        for (int i = 1; i <= 200; i++) {
+            minilm_parallel(2, count, &w); /* nothing else between two works */
+            CHECK(w.times[0] == i && w.times[1] == i);
+        }
     }
 }
 
@@ -222,6 +236,7 @@ int main(void) {
     callers_at_once();
     tasks_within_tasks();
     sleepers_are_woken();
+    latecomers();
     workspaces();
     memory_that_there_is_not();
     peak();
