@@ -4,13 +4,14 @@
 PYTHON ?= python3
 SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint sanitize clean
 
 help:
-	@echo "make demo    set up .venv, then train a GPT on Shakespeare (about a minute) and let it write"
-	@echo "make test    set up .venv-test, then run the whole test suite"
-	@echo "make lint    ruff and mypy, in .venv-test"
-	@echo "make clean   remove both environments and everything that was built"
+	@echo "make demo      set up .venv, then train a GPT on Shakespeare (about a minute) and let it write"
+	@echo "make test      set up .venv-test, then run the whole test suite"
+	@echo "make lint      ruff and mypy, in .venv-test"
+	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; about a minute)"
+	@echo "make clean     remove both environments and everything that was built"
 
 demo: .venv/installed
 	.venv/bin/minilm demo $(ARGS)
@@ -22,6 +23,9 @@ lint: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+sanitize: .venv-test/installed
+	tests/sanitize.sh .venv-test/bin/python $(ARGS)
 
 # The installs are editable: a change of a Python file takes effect at once, one of csrc/ at the next make.
 .venv/installed: .venv/bin/python $(SOURCES)

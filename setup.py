@@ -35,8 +35,15 @@ V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
 X86_64 = {"portable": [], "x86-64-v2": V2, "x86-64-v3": V3, "x86-64-v4": V4}
 AARCH64 = {"portable": [], "aarch64": []}
 
+# MINILM_SANITIZE=address,undefined compiles checks in, of every access to memory and every sum of integers: what C
+# leaves undefined ends the process with a report (-fno-wrapv: Python's own flags would define how integers overflow).
+# tests/sanitize.sh runs the tests on it.
+SANITIZE = os.environ.get("MINILM_SANITIZE", "")
+CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-wrapv", "-g"] if SANITIZE else []
+
 # Last on the command line, so that nothing in CFLAGS can let the compiler reorder sums or fuse what is not fused.
-FLAGS = ["-std=gnu11", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"]
+FLAGS = ["-std=gnu11", "-O1" if SANITIZE else "-O3", "-fno-fast-math", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS += ["-pthread", *CHECKS]
 
 
 def instruction_sets() -> dict[str, list[str]]:
@@ -115,8 +122,8 @@ setup(
             "minilm.kernels.native",
             ["minilm/kernels/native.pyx"],
             include_dirs=["csrc"],
-            extra_compile_args=["-std=gnu11", "-O2", "-pthread"],
-            extra_link_args=["-pthread"],
+            extra_compile_args=["-std=gnu11", "-O1" if SANITIZE else "-O2", "-pthread", *CHECKS],
+            extra_link_args=["-pthread", *CHECKS],
             optional=not REQUIRED,
         )
     ],

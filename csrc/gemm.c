@@ -213,7 +213,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER);
     size_t a_size = rows * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
     bool pack_b = p->m > FEW_ROWS;
-    /* whole cache lines for a, so that b's panels begin at one */
+    /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
     size_t line = 64 / sizeof(real);
     a_size = parts(a_size, line) * line;
     real *workspace = minilm_workspace((1 + a_size + (pack_b ? b_size : 0)) * sizeof(real));

@@ -146,8 +146,16 @@ INLINE __m256i vec_mask(size_t n) {
 }
 #endif
 
+/* AddressSanitizer does not see what masked instructions read and write: it is shown the last of the n reals at p. */
+#ifdef __SANITIZE_ADDRESS__
+#define SHOW_LAST(p, n) ((n) ? (void)((const volatile real *)(p))[(n) - 1] : (void)0)
+#else
+#define SHOW_LAST(p, n) ((void)0)
+#endif
+
 /* The first n reals at p, n < LANES, and `rest` in the other lanes; memory behind them is not touched. */
 INLINE vec vec_load_first(const real *p, size_t n, real rest) {
+    SHOW_LAST(p, n);
 #if VEC_BYTES == 64
     return MM(mask_loadu)(vec_all(rest), vec_mask(n), p);
 #elif VEC_BYTES == 32
@@ -161,6 +169,7 @@ INLINE vec vec_load_first(const real *p, size_t n, real rest) {
 
 /* Store the first n lanes, n < LANES. */
 INLINE void vec_store_first(real *p, vec v, size_t n) {
+    SHOW_LAST(p, n);
 #if VEC_BYTES == 64
     MM(mask_storeu)(p, vec_mask(n), v);
 #elif VEC_BYTES == 32

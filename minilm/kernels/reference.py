@@ -269,7 +269,7 @@ def cross_entropy(
         loss *= 1 - label_smoothing
         total = V if weight is None else weight.sum()
         mixed = x.sum(-1) if weight is None else x @ weight
-        loss += (lse * total - mixed) * (label_smoothing / V)
+        loss += (lse * total - mixed) * (label_smoothing / max(V, 1))
     loss[ignored] = 0
     return loss, lse
 

@@ -8,6 +8,7 @@ installed.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,9 +23,12 @@ def source_files(root: Path = ROOT) -> list[Path]:
 
 
 def source_hash(root: Path = ROOT) -> str:
-    """SHA-256 over names and contents of `source_files`; empty where there are none."""
+    """SHA-256 over names and contents of `source_files`; empty where there are none.
+
+    MINILM_SANITIZE (see setup.py) is part of it: a binary with checks in it never passes for one without.
+    """
     files = source_files(root)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(os.environ.get("MINILM_SANITIZE", "").encode())
     for path in files:
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)

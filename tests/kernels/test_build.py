@@ -121,6 +121,14 @@ def test_the_fingerprint_covers_every_source(tmp_path):
     assert sources.source_hash(tmp_path / "elsewhere") == ""
 
 
+def test_a_binary_with_checks_never_passes_for_one_without(monkeypatch):
+    hashes = set()
+    for checks in ("", "address", "address,undefined"):
+        monkeypatch.setenv("MINILM_SANITIZE", checks)
+        hashes.add(sources.source_hash())
+    assert len(hashes) == 3
+
+
 # --- where it cannot be compiled --------------------------------------------------------------------
 
 

@@ -426,7 +426,7 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", {__file__!r}, "-k", 
             continue
         env = {**os.environ, "MINILM_CPU": name}
         run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-        assert not run.returncode, f"{name}:\n{run.stdout[-3000:]}"
+        assert not run.returncode, f"{name}:\n{run.stdout[-3000:]}{run.stderr[:3000]}"
         chosen = _run("from minilm.kernels import native; print(native.instruction_set())", MINILM_CPU=name)
         assert chosen == f"{name}\n"
 
