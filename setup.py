@@ -25,14 +25,20 @@ SOURCES = runpy.run_path(str(ROOT / "minilm/kernels/sources.py"))
 REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
 NUMERIC = ("gemm", "softmax", "attention", "peak", "reals")  # compiled once per instruction set and element type
-SHARED = ("pool", "cpu")
+SHARED = ("pool", "memory", "cpu")
 TYPES = {"f32": [], "f64": [("MINILM_DOUBLE", "1")]}
 
 # The compiler's flags for each instruction set; the extensions by name, since older compilers do not know levels.
 V2 = ["-mssse3", "-msse4.1", "-msse4.2", "-mpopcnt"]
 V3 = [*V2, "-mavx", "-mavx2", "-mfma", "-mbmi", "-mbmi2"]
 V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
-X86_64 = {"portable": [], "x86-64-v2": V2, "x86-64-v3": V3, "x86-64-v4": V4}
+X86_64 = {
+    "portable": [],
+    "x86-64-v2": V2,
+    "x86-64-v3": V3,
+    "x86-64-v4": V4,
+    "x86-64-v4-bf16": [*V4, "-mavx512bf16"],
+}
 AARCH64 = {"portable": [], "aarch64": []}
 
 # MINILM_SANITIZE=address,undefined compiles checks in, of every access to memory and every sum of integers: what C

@@ -114,7 +114,7 @@ static void add_product(size_t rows, size_t columns, size_t depth, const real *a
 static void add_to_keys(size_t keys, size_t columns, const real *p, const real *b, real *c, ptrdiff_t c_row) {
 #define CASE(n)                                                                                             \
     case n:                                                                                                 \
-        tile(n, TILE_VECS, columns - j, QUERIES, p + i * QUERIES, QUERIES, 1, b + j, (ptrdiff_t)filled(columns), \
+        tile(n, TILE_VECS, false, columns - j, QUERIES, p + i * QUERIES, QUERIES, 1, b + j, (ptrdiff_t)filled(columns), \
              c + (ptrdiff_t)i * c_row + (ptrdiff_t)j, c_row, true);                                         \
         break;
     size_t height = parts(keys, parts(keys, TILE_ROWS));

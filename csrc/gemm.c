@@ -12,6 +12,7 @@
  * whatever M, N, the tile it falls into, the batch and the threads.
  */
 #include "kernels.h"
+#include "special.h"
 #include "tile.h"
 
 #include <stdatomic.h>
@@ -37,7 +38,7 @@ typedef struct {
     ptrdiff_t step, k_step;
     size_t count, depth; /* how many i and k there are */
     size_t width;        /* of a panel; where `fill` is set the last one is filled up with zeros, else narrower */
-    bool fill;
+    bool fill, pairs;    /* pairs: two k become one number, a pair of bfloat16; `depth` counts floats all the same */
 } packing;
 
 /* One product of the batch, and one of its blocks. */
@@ -47,7 +48,7 @@ typedef struct {
     real *c;
     size_t row, rows, column, columns, k, depth; /* the block: where it begins, and how large it is */
     size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
-    bool add;                                    /* to what is in c already */
+    bool add, pairs;                             /* to what is in c already; in pairs of bfloat16 */
     real *a_space, *b_space;                     /* for the panels; b_space NULL: each panel where it is used */
     packing pack_a, pack_b;
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
@@ -65,44 +66,95 @@ INLINE void pack_four(real *to, size_t width, const real *from, ptrdiff_t step, 
         for (ptrdiff_t j = 0; j < 4; j++) to[k * width + (size_t)j] = from[j * step + (ptrdiff_t)k];
 }
 
+/* What is packed of `depth` k: so many numbers deep. */
+static size_t packed_depth(size_t depth, bool pairs) { return pairs ? parts(depth, 2) : depth; }
+
 static size_t panels_of(const packing *x) { return parts(x->count, x->width); }
+
+/* to[i] = from[i] for i < n, and 0 for n <= i < row. */
+INLINE void copy_row(real *to, const real *from, size_t n, size_t row) {
+    if (n == TILE_COLUMNS) {
+        for (int v = 0; v < TILE_VECS; v++) vec_store(to + v * LANES, vec_load(from + v * LANES));
+        return;
+    }
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof(real));
+    if (i < n && n >= 4) memcpy(to + n - 4, from + n - 4, 4 * sizeof(real)); /* the last four over again */
+    for (i = n < 4 ? 0 : n; i < row; i++) to[i] = i < n ? from[i] : 0;
+}
+
+/* The same, in pairs of two rows; without the second one the upper halves are 0. */
+INLINE void copy_row_pair(real *to, const real *low, const real *high, size_t n, size_t row) {
+    for (size_t i = 0; i < row; i += LANES) {
+        size_t there = i < n ? n - i : 0, stored = smaller(row - i, LANES);
+        vec a = there >= LANES ? vec_load(low + i) : vec_load_first(low + i, there, 0), b = vec_zero();
+        if (high) b = there >= LANES ? vec_load(high + i) : vec_load_first(high + i, there, 0);
+        if (stored == LANES)
+            vec_store(to + i, vec_pair(a, b));
+        else
+            vec_store_first(to + i, vec_pair(a, b), stored);
+    }
+}
 
 /* Where the i lie side by side: whole rows of k, as memory has them, over many panels. */
 static void pack_rows(const packing *x, size_t k_from, size_t k_to, size_t panel_from, size_t panel_to) {
-    for (size_t k = k_from; k < k_to; k++)
+    size_t together = x->pairs ? 2 : 1, deep = packed_depth(x->depth, x->pairs);
+    for (size_t k = k_from; k < k_to; k += together)
         for (size_t panel = panel_from; panel < panel_to; panel++) {
             size_t first = panel * x->width, n = smaller(x->width, x->count - first), row = x->fill ? x->width : n;
             const real *from = x->from + (ptrdiff_t)k * x->k_step + first;
-            real *to = x->to + first * x->depth + k * row;
-            if (n == TILE_COLUMNS) {
-                for (int v = 0; v < TILE_VECS; v++) vec_store(to + v * LANES, vec_load(from + v * LANES));
-                continue;
-            }
-            size_t i = 0;
-            for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof(real));
-            if (i < n && n >= 4) memcpy(to + n - 4, from + n - 4, 4 * sizeof(real)); /* the last four over again */
-            for (i = n < 4 ? 0 : n; i < row; i++) to[i] = i < n ? from[i] : 0;
+            real *to = x->to + first * deep + k / together * row;
+            if (x->pairs)
+                copy_row_pair(to, from, k + 1 < k_to ? from + x->k_step : NULL, n, row);
+            else
+                copy_row(to, from, n, row);
         }
+}
+
+/* Four i, of which `depth` k lie side by side, step by step apart, into columns of a panel, as pairs. */
+static void pack_four_pairs(real *to, size_t width, const real *from, ptrdiff_t step, size_t depth) {
+    real pairs[4][PACK_BLOCK / 2 + LANES];
+    for (ptrdiff_t i = 0; i < 4; i++)
+        for (size_t k = 0; k < depth; k += 2 * LANES) {
+            const real *row = from + i * step + k;
+            size_t n = depth - k;
+            vec a = n >= LANES ? vec_load(row) : vec_load_first(row, n, 0), b = vec_zero();
+            if (n >= 2 * LANES)
+                b = vec_load(row + LANES);
+            else if (n > LANES)
+                b = vec_load_first(row + LANES, n - LANES, 0);
+            vec_store(pairs[i] + k / 2, vec_pair_neighbours(a, b));
+        }
+    pack_four(to, width, pairs[0], PACK_BLOCK / 2 + LANES, parts(depth, 2));
+}
+
+/* One element of a panel, or one pair of them. */
+static real packed_element(const packing *x, size_t i, size_t k) {
+    const real *from = x->from + (ptrdiff_t)i * x->step;
+    if (!x->pairs) return from[(ptrdiff_t)k * x->k_step];
+    real both[2] = {from[2 * (ptrdiff_t)k * x->k_step], 2 * k + 1 < x->depth ? from[(2 * (ptrdiff_t)k + 1) * x->k_step] : 0};
+    return vec_pair_neighbours(vec_load_first(both, 2, 0), vec_zero())[0];
 }
 
 /* Where they do not: one panel, squares of 4 x 4 transposed in registers where the k lie side by side. */
 static void pack_panel(const packing *x, size_t panel) {
     size_t first = panel * x->width, n = smaller(x->width, x->count - first), row = x->fill ? x->width : n;
-    const real *from = x->from + (ptrdiff_t)first * x->step;
-    real *to = x->to + first * x->depth;
-    size_t packed = 0;
+    size_t deep = packed_depth(x->depth, x->pairs), packed = 0;
+    real *to = x->to + first * deep;
     if (x->k_step == 1 && n >= 4) {
         for (size_t k = 0; k < x->depth; k += PACK_BLOCK)
             for (size_t i = 0; i < n; i += 4) { /* four i at a time, the last four perhaps over again */
-                size_t at = smaller(i, n - 4);
-                pack_four(to + k * row + at, row, from + (ptrdiff_t)at * x->step + k, x->step,
-                          smaller(x->depth - k, PACK_BLOCK));
+                size_t at = smaller(i, n - 4), depth = smaller(x->depth - k, PACK_BLOCK);
+                const real *from = x->from + (ptrdiff_t)(first + at) * x->step + k;
+                if (x->pairs)
+                    pack_four_pairs(to + k / 2 * row + at, row, from, x->step, depth);
+                else
+                    pack_four(to + k * row + at, row, from, x->step, depth);
             }
         packed = n;
     }
     for (size_t i = packed; i < row; i++)
-        for (size_t k = 0; k < x->depth; k++)
-            to[k * row + i] = i < n ? from[(ptrdiff_t)i * x->step + (ptrdiff_t)k * x->k_step] : 0;
+        for (size_t k = 0; k < deep; k++) to[k * row + i] = i < n ? packed_element(x, first + i, k) : 0;
 }
 
 /* The parts that a matrix is packed in, each a task: bands of rows, or panels. */
@@ -120,29 +172,73 @@ static void pack_part(const packing *x, size_t index) {
     pack_rows(x, k, smaller(k + BAND_ROWS, x->depth), panel, smaller(panel + BAND_PANELS, panels_of(x)));
 }
 
+#if HAS_PAIRS
+static void pair_tile_of(size_t rows, size_t columns, size_t depth, const real *a, const real *b, real *c,
+                         ptrdiff_t c_row, bool add) {
+#define CASE(n)                                                                                           \
+    case n:                                                                                               \
+        tile(n, TILE_VECS, true, columns, depth, a, 1, (ptrdiff_t)n, b, TILE_COLUMNS, c, c_row, add); \
+        break;
+    switch (rows) { EACH_ROWS(CASE) }
+#undef CASE
+}
+#endif
+
+/* What is done to a part of the product, still in the cache, when its sums are complete: bias, residual, GELU. */
+static void finish(const minilm_product *p, size_t row, size_t rows, size_t column, size_t columns, real *c) {
+    const real *bias = p->bias, *residual = p->residual;
+    real *before = p->before;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j += LANES) {
+            real *to = c + (ptrdiff_t)i * p->c_row + (ptrdiff_t)j;
+            size_t n = smaller(columns - j, LANES);
+            vec z = n == LANES ? vec_load(to) : vec_load_first(to, n, 0);
+#define PLUS(from) z += n == LANES ? vec_load(from) : vec_load_first(from, n, 0)
+            if (bias) PLUS(bias + column + j);
+            if (residual) PLUS(residual + (ptrdiff_t)(row + i) * p->residual_row + (ptrdiff_t)(column + j));
+#undef PLUS
+            if (p->gelu) {
+                real *kept = before + (ptrdiff_t)(row + i) * p->before_row + (ptrdiff_t)(column + j);
+                if (n == LANES)
+                    vec_store(kept, z);
+                else
+                    vec_store_first(kept, z, n);
+                z = p->gelu == MINILM_GELU_TANH ? vec_gelu(z, true) : vec_gelu(z, false);
+            }
+            if (n == LANES)
+                vec_store(to, z);
+            else
+                vec_store_first(to, z, n);
+        }
+}
+
 /* One row has too few sums to keep the multipliers busy: it takes the columns of several tiles at once. */
 static void wide_tile(size_t depth, const real *a, const real *b, ptrdiff_t b_k, real *c, bool add) {
-    tile(1, WIDE_VECS, WIDE_VECS * LANES, depth, a, 0, 1, b, b_k, c, 0, add);
+    tile(1, WIDE_VECS, false, WIDE_VECS * LANES, depth, a, 0, 1, b, b_k, c, 0, add);
 }
 
 /* The tiles of some panels of a with some panels of b. */
 static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b_from, size_t b_to) {
     const minilm_product *p = x->p;
     real packed[K_BLOCK * TILE_COLUMNS] __attribute__((aligned(64)));
+    size_t deep = packed_depth(x->depth, x->pairs);
+    bool last = x->k + x->depth >= p->k && (p->bias || p->residual || p->gelu);
     for (size_t j = b_from; j < b_to; j++) {
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
         const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
         ptrdiff_t b_k = p->b_k;
         if (x->b_space) {
-            b = x->b_space + column * x->depth;
+            b = x->b_space + column * deep;
             b_k = TILE_COLUMNS;
-        } else if (x->rows == 1 && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
+        } else if (x->rows == 1 && !x->pairs && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
                    b_to - j >= WIDE_VECS / TILE_VECS) {
-            wide_tile(x->depth, x->a_space, b, b_k, x->c + (ptrdiff_t)x->row * p->c_row + x->column + column, x->add);
+            real *c = x->c + (ptrdiff_t)x->row * p->c_row + (ptrdiff_t)(x->column + column);
+            wide_tile(x->depth, x->a_space, b, b_k, c, x->add);
+            if (last) finish(p, x->row, 1, x->column + column, WIDE_VECS * LANES, c);
             j += WIDE_VECS / TILE_VECS - 1;
             continue;
-        } else if (p->b_column != 1 || columns < TILE_COLUMNS) {
-            packing one = {packed, b, p->b_column, b_k, columns, x->depth, TILE_COLUMNS, true};
+        } else if (x->pairs || p->b_column != 1 || columns < TILE_COLUMNS) {
+            packing one = {packed, b, p->b_column, b_k, columns, x->depth, TILE_COLUMNS, true, x->pairs};
             if (one.step == 1)
                 pack_rows(&one, 0, x->depth, 0, 1);
             else
@@ -153,7 +249,14 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
         for (size_t i = a_from; i < a_to; i++) {
             size_t row = i * x->panel_rows, rows = smaller(x->rows - row, x->panel_rows);
             real *c = x->c + (ptrdiff_t)(x->row + row) * p->c_row + (ptrdiff_t)(x->column + column);
-            tile_of(rows, columns, x->depth, x->a_space + row * x->depth, (ptrdiff_t)rows, b, b_k, c, p->c_row, x->add);
+            const real *a = x->a_space + row * deep;
+#if HAS_PAIRS
+            if (x->pairs)
+                pair_tile_of(rows, columns, deep, a, b, c, p->c_row, x->add);
+            else
+#endif
+                tile_of(rows, columns, deep, a, (ptrdiff_t)rows, b, b_k, c, p->c_row, x->add);
+            if (last) finish(p, x->row + row, rows, x->column + column, columns, c);
         }
     }
 }
@@ -184,7 +287,8 @@ static void multiply_block(block *x, bool share) {
                           .k_step = x->p->a_k,
                           .count = x->rows,
                           .depth = x->depth,
-                          .width = x->panel_rows};
+                          .width = x->panel_rows,
+                          .pairs = x->pairs};
     x->pack_b = (packing){.to = x->b_space,
                           .from = x->b + (ptrdiff_t)x->k * x->p->b_k + (ptrdiff_t)x->column * x->p->b_column,
                           .step = x->p->b_column,
@@ -192,7 +296,8 @@ static void multiply_block(block *x, bool share) {
                           .count = x->columns,
                           .depth = x->depth,
                           .width = TILE_COLUMNS,
-                          .fill = true};
+                          .fill = true,
+                          .pairs = x->pairs};
     size_t pack_tasks = pack_parts(&x->pack_a) + pack_parts(&x->pack_b);
     size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
     x->row_chunks = parts(a_panels, PANELS_PER_TASK);
@@ -209,9 +314,11 @@ static void multiply_block(block *x, bool share) {
 
 /* One product of the batch. Where K is 0 there is one block of depth 0: its sums are 0. */
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
-    size_t depth = p->k ? parts(p->k, parts(p->k, K_BLOCK)) : 0;
-    size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER);
-    size_t a_size = rows * depth, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * depth;
+    bool pairs = HAS_PAIRS && p->bfloat16;
+    size_t depth = p->k ? parts(p->k, parts(p->k, pairs ? 2 * K_BLOCK : K_BLOCK)) : 0;
+    if (pairs) depth += depth % 2; /* no pair falls into two blocks */
+    size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER), deep = packed_depth(depth, pairs);
+    size_t a_size = rows * deep, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * deep;
     bool pack_b = p->m > FEW_ROWS;
     /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
     size_t line = 64 / sizeof(real);
@@ -219,7 +326,8 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     real *workspace = minilm_workspace((1 + a_size + (pack_b ? b_size : 0)) * sizeof(real));
     if (!workspace) return MINILM_NO_MEMORY;
 
-    block x = {.p = p, .a = a, .b = b, .c = c, .a_space = workspace, .b_space = pack_b ? workspace + a_size : NULL};
+    block x = {.p = p, .a = a, .b = b, .c = c, .pairs = pairs, .a_space = workspace};
+    x.b_space = pack_b ? workspace + a_size : NULL;
     for (x.column = 0; x.column < p->n; x.column += SUPER)
         for (x.row = 0; x.row < p->m; x.row += SUPER) {
             x.columns = smaller(SUPER, p->n - x.column);

@@ -30,6 +30,15 @@ typedef struct {
     ptrdiff_t b_k, b_column; /* likewise in b */
     ptrdiff_t c_row;
     bool accumulate;
+    bool bfloat16; /* round a and b to bfloat16 if that is faster; float32 only, sums stay in float32 */
+
+    /* Without axes only, then done to every element when its sum is complete: + bias (N), + residual (M, N), and
+     * c = gelu(before), before (M, N) being kept for the backward. */
+    const void *bias, *residual;
+    ptrdiff_t residual_row, before_row;
+    int gelu; /* 0, MINILM_GELU or MINILM_GELU_TANH */
+    void *before;
+
     int axes;                      /* of the batch */
     size_t shape[MINILM_MAX_AXES]; /* their sizes, outermost first, and their strides: */
     ptrdiff_t a_axis[MINILM_MAX_AXES], b_axis[MINILM_MAX_AXES], c_axis[MINILM_MAX_AXES];
@@ -59,6 +68,8 @@ typedef struct {
     minilm_matrices dy, dq, dk, dv;         /* for the backward */
     void *dbias;                            /* (batch..., T, S), zeros before; NULL: not wanted */
 } minilm_attention;
+
+enum { MINILM_GELU = 1, MINILM_GELU_TANH = 2 }; /* by erf; by its approximation with tanh */
 
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };
 
@@ -108,6 +119,25 @@ void minilm_parallel(size_t tasks, void (*task)(void *context, size_t i), void *
 
 /* At least `bytes` bytes for the calling thread, aligned to 64; valid until its next call. NULL: no memory. */
 void *minilm_workspace(size_t bytes);
+
+/* --- memory.c: memory for results, used again ------------------------------------------------------------ */
+
+/* A block of at least `bytes` bytes, aligned to 64; NULL: no memory. */
+void *minilm_allocate(size_t bytes);
+
+/* Take back a block that minilm_allocate(bytes) gave: it waits for the next of its size, or is freed. */
+void minilm_release(void *block, size_t bytes);
+
+/* Give all that waits back to the system. */
+void minilm_trim(void);
+
+/* How many bytes may wait; at first a quarter of the machine's memory. */
+void minilm_set_memory_cap(size_t bytes);
+
+/* Bytes that wait, and that may; blocks ever given, and how many of them had waited. */
+void minilm_memory(size_t *held, size_t *cap, size_t *given, size_t *reused);
+
+/* --- measuring -------------------------------------------------------------------------------------------- */
 
 /* GFLOP/s in float32 that `kernels` reaches with every thread at once: the best tenth of `seconds`. */
 double minilm_measure_peak(const minilm_kernels *kernels, double seconds);

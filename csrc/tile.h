@@ -25,9 +25,10 @@ static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / par
 
 /* c (rows, columns) = or += a (rows, depth) times b (depth, columns): element (i, k) of a lies at a[i a_row + k a_k],
  * row k of b at b + k b_k, where all vecs LANES numbers can be read. `rows` and `vecs` are constants wherever this is
- * called, so that the sums stay in registers. */
-INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a, ptrdiff_t a_row, ptrdiff_t a_k,
-                 const real *b, ptrdiff_t b_k, real *c, ptrdiff_t c_row, bool add) {
+ * called, so that the sums stay in registers. With `pairs` each number of a and b is in truth two of bfloat16, those of
+ * two k (see simd.h), and `depth` counts pairs. */
+INLINE void tile(int rows, int vecs, bool pairs, size_t columns, size_t depth, const real *a, ptrdiff_t a_row,
+                 ptrdiff_t a_k, const real *b, ptrdiff_t b_k, real *c, ptrdiff_t c_row, bool add) {
     vec sum[TILE_ROWS][WIDE_VECS];
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++)
@@ -42,7 +43,8 @@ INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a
         for (int i = 0; i < rows; i++) {
             vec a_i = vec_all(a[i * a_row]);
 #pragma GCC unroll 12
-            for (int v = 0; v < vecs; v++) sum[i][v] = vec_fma(a_i, b_row[v], sum[i][v]);
+            for (int v = 0; v < vecs; v++)
+                sum[i][v] = pairs ? vec_fma_pairs(a_i, b_row[v], sum[i][v]) : vec_fma(a_i, b_row[v], sum[i][v]);
         }
     }
 
@@ -73,9 +75,9 @@ INLINE void tile(int rows, int vecs, size_t columns, size_t depth, const real *a
 /* tile() for up to TILE_ROWS rows and TILE_COLUMNS columns, where the rows of a lie side by side for each k. */
 static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, ptrdiff_t a_k, const real *b,
                     ptrdiff_t b_k, real *c, ptrdiff_t c_row, bool add) {
-#define CASE(n)                                                               \
-    case n:                                                                   \
-        tile(n, TILE_VECS, columns, depth, a, 1, a_k, b, b_k, c, c_row, add); \
+#define CASE(n)                                                                      \
+    case n:                                                                          \
+        tile(n, TILE_VECS, false, columns, depth, a, 1, a_k, b, b_k, c, c_row, add); \
         break;
     switch (rows) { EACH_ROWS(CASE) }
 #undef CASE

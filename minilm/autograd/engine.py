@@ -266,7 +266,8 @@ def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
             fresh.append((tensor, new if old is None else old + new))
         elif old is None:
             # Adopted without a copy unless it is a view, or already another tensor's gradient.
-            if gradient.base is not None or id(gradient) in owned or not gradient.flags.writeable:
+            # (An array whose base is none has its memory to itself, in NumPy's or in the kernels' pool.)
+            if isinstance(gradient.base, np.ndarray) or id(gradient) in owned or not gradient.flags.writeable:
                 gradient = gradient.copy()
             owned.add(id(gradient))
             fresh.append((tensor, wrap(gradient)))

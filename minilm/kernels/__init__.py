@@ -31,7 +31,7 @@ from minilm.kernels import reference
 BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
 _COMPILED = {
-    "native": ("attention", "attention_backward", "matmul", "softmax", "softmax_backward"),
+    "native": ("attention", "attention_backward", "linear", "linear_gelu", "matmul", "softmax", "softmax_backward"),
     "numba": ("matmul", "softmax", "softmax_backward"),
 }
 

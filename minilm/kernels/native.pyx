@@ -5,9 +5,12 @@ A function here has the same name and signature as in reference.py. float32 and 
 are never changed; the GIL is released while C computes. Errors: ValueError, with the shapes and types.
 """
 
+import math
 import os
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+)
 from libc.stddef cimport ptrdiff_t, size_t
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memset
@@ -20,12 +23,17 @@ from minilm.kernels import threads
 
 cdef extern from "minilm.h":
     const int MINILM_MAX_AXES
-    const int MINILM_OK
+    const int MINILM_OK, MINILM_GELU, MINILM_GELU_TANH
 
     ctypedef struct minilm_product:
         size_t m, n, k
         ptrdiff_t a_row, a_k, b_k, b_column, c_row
-        bint accumulate
+        bint accumulate, bfloat16
+        const void *bias
+        const void *residual
+        ptrdiff_t residual_row, before_row
+        int gelu
+        void *before
         int axes
         size_t shape[64]
         ptrdiff_t a_axis[64]
@@ -65,9 +73,15 @@ cdef extern from "minilm.h":
     void minilm_set_num_threads(int count)
     int minilm_get_num_threads()
     double minilm_measure_peak(const minilm_kernels *, double) nogil
+    void *minilm_allocate(size_t) nogil
+    void minilm_release(void *, size_t) nogil
+    void minilm_trim() nogil
+    void minilm_set_memory_cap(size_t) nogil
+    void minilm_memory(size_t *, size_t *, size_t *, size_t *) nogil
 
 cdef extern from *:
     const char *MINILM_SOURCE_HASH
+    const Py_ssize_t PY_SSIZE_T_MAX
 
 
 # --- which table ------------------------------------------------------------------------------------
@@ -161,9 +175,8 @@ cdef Elements elements(array):
     return found if found.fits else Elements(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
-cdef empty(tuple shape, dtype):
-    """A new array for a result."""
-    return np.empty(shape, dtype)
+
+include "native_memory.pxi"
 
 
 cdef check_types(str kernel, x, y, str names):

@@ -17,7 +17,7 @@ def matmul(a, b, out=None, accumulate=False):
     if out is None:
         if accumulate:
             raise ValueError("matmul: accumulate needs an `out` to add to")
-        out = np.empty(shape, a.dtype.newbyteorder("="))
+        out = empty(shape, a.dtype)
         multiply(elements(a), elements(b), Elements(out, True), False)
         return out
 
@@ -52,7 +52,7 @@ cdef bint overlaps(out, a, b) except -1:
 cdef multiply(Elements a, Elements b, Elements c, bint accumulate):
     """c = or += a b, shapes known to fit."""
     cdef minilm_product p
-    cdef int axis, status
+    cdef int axis
     cdef int lead = c.axes - 2, a_missing = c.axes - a.axes, b_missing = c.axes - b.axes
     if lead > MINILM_MAX_AXES:
         raise ValueError(f"matmul: more than {MINILM_MAX_AXES} leading axes")
@@ -66,16 +66,88 @@ cdef multiply(Elements a, Elements b, Elements c, bint accumulate):
     p.c_row = c.strides[lead]
     p.accumulate = accumulate
     p.axes = lead
+    finish_nothing(&p)
     for axis in range(lead):
         p.shape[axis] = c.view.shape[axis]
         p.c_axis[axis] = c.strides[axis]
         p.a_axis[axis] = stride_along(a, axis - a_missing)
         p.b_axis[axis] = stride_along(b, axis - b_missing)
+    run_product(&p, a, b, c)
+
+
+cdef void finish_nothing(minilm_product *p) noexcept:
+    p.bfloat16 = bfloat16
+    p.bias = p.residual = p.before = NULL
+    p.residual_row = p.before_row = 0
+    p.gelu = 0
+
+
+cdef run_product(const minilm_product *p, Elements a, Elements b, Elements c):
     cdef const minilm_reals *table = reals(c)
+    cdef int status
     with nogil:
-        status = table.gemm(&p, a.start, b.start, c.start)
+        status = table.gemm(p, a.start, b.start, c.start)
     if status != MINILM_OK:
         raise MemoryError(f"matmul: no memory to pack blocks of ({p.m}, {p.k}) and ({p.k}, {p.n})")
+
+
+cdef bint bfloat16 = False
+
+
+def set_bfloat16(wanted):
+    """Whether products of float32 matrices may round their inputs to bfloat16; where the processor gains nothing by it
+    they do not."""
+    global bfloat16
+    bfloat16 = wanted
+
+
+def linear(x, weight, bias, residual=None):
+    """z = x weight^T + bias + residual: (N, I), (O, I), (O), (N, O) -> (N, O)."""
+    z = empty((x.shape[0], weight.shape[0]), x.dtype)
+    run_linear(x, weight, bias, residual, z, None, 0)
+    return z
+
+
+def linear_gelu(x, weight, bias, approximate="none"):
+    """y = gelu(z) and z = x weight^T + bias: (N, I), (O, I), (O) -> (N, O), (N, O)."""
+    y, z = (empty((x.shape[0], weight.shape[0]), x.dtype) for _ in range(2))
+    run_linear(x, weight, bias, None, y, z, MINILM_GELU_TANH if approximate == "tanh" else MINILM_GELU)
+    return y, z
+
+
+cdef run_linear(x, weight, bias, residual, z, before, int gelu):
+    """z = gelu(x weight^T + bias + residual), every part behind the product being optional."""
+    check_types("linear", x, weight, "x and weight")
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"linear: x {x.shape} and weight {weight.shape} do not fit: (N, I) and (O, I) were expected")
+    cdef Elements a = elements(x), b = elements(weight), c = Elements(z, True), added, skip, kept
+    cdef minilm_product p
+    p.m, p.n, p.k = c.view.shape[0], c.view.shape[1], a.view.shape[1]
+    p.a_row, p.a_k = a.strides[0], a.strides[1]
+    p.b_k, p.b_column = b.strides[1], b.strides[0]
+    p.c_row = c.strides[0]
+    p.accumulate = False
+    p.axes = 0
+    finish_nothing(&p)
+    p.gelu = gelu
+    if bias is not None:
+        check_types("linear", x, bias, "x and bias")
+        if bias.shape != z.shape[1:]:
+            raise ValueError(f"linear: bias {bias.shape} and weight {weight.shape} do not fit")
+        added = elements(np.ascontiguousarray(bias))
+        p.bias = added.start
+    if residual is not None:
+        check_types("linear", x, residual, "x and residual")
+        if residual.shape != z.shape:
+            raise ValueError(f"linear: residual {residual.shape} has not the result's shape {z.shape}")
+        skip = rows(residual)
+        p.residual = skip.start
+        p.residual_row = skip.strides[0]
+    if before is not None:
+        kept = Elements(before, True)
+        p.before = kept.start
+        p.before_row = kept.strides[0]
+    run_product(&p, a, b, c)
 
 
 cdef ptrdiff_t stride_along(Elements x, int axis) noexcept:

@@ -2,9 +2,10 @@
 
 cdef Elements rows(x):
     """x (..., C) as a matrix (rows, C), elements side by side: where it lies if it can be seen so, else a copy."""
-    cdef Elements found = elements(x.reshape(-1, x.shape[-1]))
+    shape = (math.prod(x.shape[:-1]), x.shape[-1])
+    cdef Elements found = elements(x.reshape(shape))
     if found.strides[1] != 1 and found.view.shape[1] > 1:
-        found = Elements(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("=")).reshape(-1, x.shape[-1]))
+        found = Elements(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("=")).reshape(shape))
     return found
 
 
@@ -13,7 +14,7 @@ def softmax(x):
     check_types("softmax", x, x, "the elements")
     if x.ndim == 0:
         raise ValueError("softmax: x has no axis")
-    y = np.empty(x.shape, x.dtype.newbyteorder("="))
+    y = empty(x.shape, x.dtype)
     if x.size == 0:
         return y
     cdef Elements source = rows(x), to = Elements(y.reshape(-1, x.shape[-1]), True)
@@ -29,7 +30,7 @@ def softmax_backward(dy, y):
     check_types("softmax_backward", dy, y, "dy and y")
     if dy.shape != y.shape or y.ndim == 0:
         raise ValueError(f"softmax_backward: dy {dy.shape} and y {y.shape} must have one shape, with an axis")
-    dx = np.empty(y.shape, y.dtype.newbyteorder("="))
+    dx = empty(y.shape, y.dtype)
     if y.size == 0:
         return dx
     cdef Elements dy_rows = rows(dy), y_rows = rows(y), to = Elements(dx.reshape(-1, y.shape[-1]), True)

@@ -226,7 +226,7 @@ static void fork_after_use(void) {
 static double a_step(size_t steps) { return (double)steps; }
 
 static void peak(void) {
-    static const minilm_kernels kernels = {.name = "none", .peak_f32 = a_step};
+    static const minilm_kernels kernels = {.name = "none", .peak = a_step};
     minilm_set_num_threads(2);
     CHECK(minilm_measure_peak(&kernels, 0.05) > 0);
 }
