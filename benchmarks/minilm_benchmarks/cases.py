@@ -224,7 +224,7 @@ def _chain(workload: str, brief: bool) -> Iterator[Case]:
 
 
 def _memory(workload: str, brief: bool) -> Iterator[Case]:
-    for of in ("W2", "W3"):
+    for of in ("W2",) if brief else ("W2", "W3"):
         sizes = TINY_GPT if brief else GPTS[of]
         yield Case(workload, f"memory of {of}", "memory", sizes, (MINILM, TORCH))
 

@@ -29,6 +29,11 @@ class Result:
     bytes: float | None = None  # of memory, in W9
 
     @property
+    def spread(self) -> float:
+        """How far the slowest round lies above the fastest; 0.1 is 10%."""
+        return max(self.rounds) / min(self.rounds) - 1 if self.rounds else 0.0
+
+    @property
     def seconds(self) -> float | None:
         """The median over the rounds; None for a peer that failed or was refused."""
         return statistics.median(self.rounds) if self.rounds and not (self.error or self.refused) else None
@@ -59,8 +64,8 @@ def least_seconds(case: Case, chip: dict[str, Any]) -> float | None:
         factor = chip["bf16_factor"] if case.precision == "bfloat16" else 1.0
         return case.flops / (1e9 * chip["gflops_all"] * factor)
     if case.bound == "bytes":
-        # A tensor up to the small size may come from a cache, and then the cache is the limit.
-        small = case.tensor_bytes <= 2 * chip["small_bytes"]
+        # Smaller tensors may come from a cache, in part at least, and then the cache is the limit.
+        small = case.tensor_bytes <= 3 * chip["small_bytes"]
         fastest = max(chip["gbs_small_all"], chip["gbs_large_all"]) if small else chip["gbs_large_all"]
         return case.traffic / (1e9 * fastest)
     return None
@@ -76,6 +81,11 @@ def refuse_impossible(row: Row, chip: dict[str, Any]) -> None:
         if result.seconds is not None and least > slack * result.seconds:
             share = least / result.seconds
             result.refused = f"{share:.0%} of what the chip can do: measuring error"
+
+
+def busy(chip: dict[str, Any], threads: int) -> bool:
+    """Whether the threads together do not reach what one does alone, times their number: others compute too."""
+    return bool(chip["gflops_all"] < 0.9 * threads * chip["gflops_one"])
 
 
 def losses_differ(case: Case, ours: Sequence[float], theirs: Sequence[float]) -> str:

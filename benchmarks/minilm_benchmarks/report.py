@@ -12,7 +12,7 @@ from typing import Any
 from minilm.errors import DataError
 from minilm.files import written_whole
 from minilm.kernels.info import cpu_features
-from minilm_benchmarks.judge import LOSS_TOLERANCE, Row, least_seconds
+from minilm_benchmarks.judge import LOSS_TOLERANCE, Row, busy, least_seconds
 
 
 def machine() -> dict[str, Any]:
@@ -34,6 +34,7 @@ def report(
         "threads": threads,
         "rounds": rounds,
         "brief": brief,
+        "busy": busy(chip, threads),
         "loss_tolerance": LOSS_TOLERANCE,
         "chip": chip,
         "rows": [_row(row, chip) for row in rows],
@@ -48,6 +49,7 @@ def _row(row: Row, chip: dict[str, Any]) -> dict[str, Any]:
         results[peer] = {
             "seconds": seconds,
             "rounds": result.rounds,
+            "spread": result.spread,
             "gflops": 1e-9 * row.case.flops / seconds if seconds and row.case.flops else None,
             "gbs": 1e-9 * row.case.traffic / seconds if seconds and row.case.bound == "bytes" else None,
             "share": least / seconds if seconds and least else None,

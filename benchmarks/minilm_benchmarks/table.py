@@ -10,7 +10,11 @@ from rich.table import Table
 from minilm_benchmarks.cases import MINILM, PEERS, WORKLOADS
 
 Report = dict[str, Any]
-LEGEND = "x: how many times longer than minilm takes (or more memory); above 1 minilm is ahead. %: of the chip's limit."
+LEGEND = (
+    "x: how many times longer than minilm takes (or more memory); above 1 minilm is ahead. %: of the chip's limit. "
+    "~: the rounds differ by more than 20%."
+)
+BUSY = "BUSY: the cores together are slower than each alone; what is measured now is noise, the ratios too."
 
 
 def chip_line(found: Report) -> str:
@@ -34,10 +38,15 @@ def heading(found: Report) -> str:
     return f"{where}; Python {found['python']}, {versions}; {found['date']}{brief}"
 
 
+def legend(found: Report) -> str:
+    """How to read a cell, and a warning where the machine was not idle."""
+    return f"{LEGEND}\n{BUSY}" if found["busy"] else LEGEND
+
+
 def rich_table(found: Report) -> Table:
     """The table on the terminal."""
     peers = _peers(found)
-    table = Table(title=heading(found), caption=f"{chip_line(found)}\n{LEGEND}", caption_justify="left")
+    table = Table(title=heading(found), caption=f"{chip_line(found)}\n{legend(found)}", caption_justify="left")
     table.add_column("")
     table.add_column("case")
     for peer in peers:
@@ -59,7 +68,7 @@ def markdown(found: Report) -> str:
     for row in found["rows"]:
         cells = (cell(row, peer).replace("|", "\\|") for peer in peers)
         lines.append(f"| {row['workload']} | {row['name']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", LEGEND, *(f"\n{line}" for line in summaries(found))])
+    return "\n".join([*lines, "", legend(found), *(f"\n{line}" for line in summaries(found))])
 
 
 def cell(row: dict[str, Any], peer: str) -> str:
@@ -69,8 +78,8 @@ def cell(row: dict[str, Any], peer: str) -> str:
         return ""
     if result["error"] or result["refused"]:
         return ("REFUSED: " if result["refused"] else "") + (result["refused"] or result["error"])
-    held = result["bytes"]
-    parts = [duration(result["seconds"]) if held is None else f"{held / 2**20:.1f} MiB"]
+    held, about = result["bytes"], "~" if result["spread"] > 0.2 else ""
+    parts = [about + duration(result["seconds"]) if held is None else f"{held / 2**20:.1f} MiB"]
     if result["ratio"] is not None and peer != MINILM:
         parts.append(f"{result['ratio']:.2f}x")
     if result["share"] is not None:

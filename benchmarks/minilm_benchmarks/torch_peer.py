@@ -16,7 +16,7 @@ from minilm_benchmarks.settings import ADAMW, CLIP, Unavailable
 
 Run = Callable[[], Any]
 
-compiled = False  # the process of torch.compile sets it
+compiled = False  # worker.py sets it in the process of torch.compile
 
 
 def version() -> str:
