@@ -96,15 +96,19 @@ def run(
 ) -> int:
     """Measure, print, write; 1 if a figure was refused or losses differ, else 0. Errors: MinilmError, OSError."""
     console = Console(soft_wrap=False, highlight=False)
+    picture = picture or (json_file.with_suffix(".png") if json_file else None)
     for path in filter(None, (json_file, picture)):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise BenchError(f"{path}: this is a folder, and a file is to be written")
+    if write_readme:
+        readme.parts()  # half an hour is not spent before the page is known to take the table
     found = measure(options, console)
     console.print(table.rich_table(found))
     for line in table.summaries(found):
         console.print(line)
     if json_file is not None:
         report.write(found, json_file)
-    picture = picture or (json_file.with_suffix(".png") if json_file else None)
     if picture is not None and not roofline.draw(found, picture):
         console.print("no picture: matplotlib is not installed (pip install matplotlib)")
     if write_readme:
@@ -128,6 +132,8 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
             status.update(f"{case.workload}  {case.name}")
             taking = {name: peer for name, peer in peers.items() if name in case.peers}
             rows.append(measure_case(case, taking, options, folder / "data.npz"))
+            if not options.brief:  # half an hour without a word would be long
+                console.print(table.progress(rows[-1]), markup=False)
         status.update("the chip again")
         # Clocks wander; what the chip could do at one of the two times it can do.
         for name, value in measure_chip(peers[MINILM], options.brief).items():

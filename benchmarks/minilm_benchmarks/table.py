@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from minilm_benchmarks.cases import MINILM, PEERS, WORKLOADS
+from minilm_benchmarks.judge import Row
 
 Report = dict[str, Any]
 LEGEND = (
@@ -85,6 +86,17 @@ def cell(row: dict[str, Any], peer: str) -> str:
     if result["share"] is not None:
         parts.append(f"{result['share']:.0%}")
     return "  ".join(parts)
+
+
+def progress(row: Row) -> str:
+    """A case that is done, in a line; not judged yet."""
+    parts = []
+    for peer, result in row.results.items():
+        ratio = row.ratio(peer)
+        figure = f"{result.bytes / 2**20:.1f} MiB" if result.bytes is not None else ""
+        figure = figure or (duration(result.seconds) if result.seconds else result.error)
+        parts.append(f"{peer} {figure}{'' if ratio is None else f' ({ratio:.2f}x)'}")
+    return f"{row.case.workload} {row.case.name}: {', '.join(parts)}"
 
 
 def duration(seconds: float) -> str:
