@@ -95,7 +95,7 @@ def run(
     options: Options, json_file: Path | None = None, picture: Path | None = None, write_readme: bool = False
 ) -> int:
     """Measure, print, write; 1 if a figure was refused or losses differ, else 0. Errors: MinilmError, OSError."""
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     picture = picture or (json_file.with_suffix(".png") if json_file else None)
     for path in filter(None, (json_file, picture)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
             taking = {name: peer for name, peer in peers.items() if name in case.peers}
             rows.append(measure_case(case, taking, options, folder / "data.npz"))
             if not options.brief:  # half an hour without a word would be long
-                console.print(table.progress(rows[-1]), markup=False)
+                console.print(table.progress(rows[-1]), markup=False, soft_wrap=True)
         status.update("the chip again")
         # Clocks wander; what the chip could do at one of the two times it can do.
         for name, value in measure_chip(peers[MINILM], options.brief).items():

@@ -44,6 +44,11 @@ def _roof(axes: Any, chip: dict[str, Any]) -> None:
     axes.plot([0.05, ridge, 5000], [0.05 * bandwidth, peak, peak], color="#333333", linewidth=1.5)
     axes.annotate(f"{peak:.0f} GFLOP/s", (5000, peak), xytext=(-4, 5), textcoords="offset points", ha="right")
     axes.annotate(f"{bandwidth:.0f} GB/s", (0.05, 0.05 * bandwidth), xytext=(12, 0), textcoords="offset points")
+    cache = chip["gbs_small_all"]
+    if cache > bandwidth:
+        axes.plot([0.05, peak / cache], [0.05 * cache, peak], color="#333333", linewidth=1, linestyle="--")
+        size = f"{chip['small_bytes'] / 2**20:.0f} MiB"
+        axes.annotate(f"{cache:.0f} GB/s in {size}", (0.05, 0.05 * cache), xytext=(0, 14), textcoords="offset points")
     factor = chip["bf16_factor"]
     if factor > 1:
         x = factor * ridge

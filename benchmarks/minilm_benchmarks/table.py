@@ -15,7 +15,10 @@ LEGEND = (
     "x: how many times longer than minilm takes (or more memory); above 1 minilm is ahead. %: of the chip's limit. "
     "~: the rounds differ by more than 20%."
 )
-BUSY = "BUSY: the cores together are slower than each alone; what is measured now is noise, the ratios too."
+BUSY = (
+    "BUSY: the CPUs together are slower than each alone. Either others compute too, and then what is measured is "
+    "noise, or two of them share a core: then --threads with the number of cores."
+)
 
 
 def chip_line(found: Report) -> str:
