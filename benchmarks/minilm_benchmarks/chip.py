@@ -19,6 +19,7 @@ SMALL, LARGE = 4096 * 1536 * 4, 512 * 2**20
 def measure(threads: int, seconds: float = 0.3, small: int = SMALL, large: int = LARGE) -> dict[str, Any]:
     """The peaks of one core and of all threads: GFLOP/s in float32, GB/s for arrays of `small` and `large` bytes."""
     found: dict[str, Any] = {"exact": not kernels.why_not("native"), "small_bytes": small, "large_bytes": large}
+    found["threads"] = threads
     for label, count in (("one", 1), ("all", threads)):
         ml.set_num_threads(count)
         found[f"gflops_{label}"] = max(kernels.measure_peak(seconds) for _ in range(3))

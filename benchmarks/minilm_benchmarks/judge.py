@@ -62,11 +62,12 @@ def least_seconds(case: Case, chip: dict[str, Any]) -> float | None:
     """The time in which this chip could do the case at best; None where nothing of the chip bounds it."""
     if case.bound == "flops":
         factor = chip["bf16_factor"] if case.precision == "bfloat16" else 1.0
-        return case.flops / (1e9 * chip["gflops_all"] * factor)
+        return case.flops / (1e9 * peak(chip) * factor)
     if case.bound == "bytes":
         # Smaller tensors may come from a cache, in part at least, and then the cache is the limit.
         small = case.tensor_bytes <= 3 * chip["small_bytes"]
-        fastest = max(chip["gbs_small_all"], chip["gbs_large_all"]) if small else chip["gbs_large_all"]
+        sizes = ("small", "large") if small else ("large",)
+        fastest = max(chip[f"gbs_{size}_{cores}"] for size in sizes for cores in ("one", "all"))
         return case.traffic / (1e9 * fastest)
     return None
 
@@ -83,9 +84,14 @@ def refuse_impossible(row: Row, chip: dict[str, Any]) -> None:
             result.refused = f"{share:.0%} of what the chip can do: measuring error"
 
 
-def busy(chip: dict[str, Any], threads: int) -> bool:
+def busy(chip: dict[str, Any]) -> bool:
     """Whether the threads together do not reach what one does alone, times their number: others compute too."""
-    return bool(chip["gflops_all"] < 0.9 * threads * chip["gflops_one"])
+    return bool(chip["gflops_all"] < 0.9 * chip["threads"] * chip["gflops_one"])
+
+
+def peak(chip: dict[str, Any]) -> float:
+    """GFLOP/s of all threads: as measured, or what one does alone for each where others disturbed that."""
+    return float(chip["threads"] * chip["gflops_one"] if busy(chip) else chip["gflops_all"])
 
 
 def losses_differ(case: Case, ours: Sequence[float], theirs: Sequence[float]) -> str:

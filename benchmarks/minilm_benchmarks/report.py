@@ -34,7 +34,7 @@ def report(
         "threads": threads,
         "rounds": rounds,
         "brief": brief,
-        "busy": busy(chip, threads),
+        "busy": busy(chip),
         "loss_tolerance": LOSS_TOLERANCE,
         "chip": chip,
         "rows": [_row(row, chip) for row in rows],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minilm.files import written_whole
+from minilm_benchmarks import judge
 from minilm_benchmarks.cases import PEERS
 
 MARKS = dict(zip(PEERS, (("#c0392b", "o"), ("#7aa6d6", "s"), ("#2c5f9e", "D"), ("#5a9e5a", "^"), ("#999999", "v"))))
@@ -39,7 +40,7 @@ def draw(found: dict[str, Any], path: Path) -> bool:
 
 
 def _roof(axes: Any, chip: dict[str, Any]) -> None:
-    peak, bandwidth = chip["gflops_all"], chip["gbs_large_all"]
+    peak, bandwidth = judge.peak(chip), chip["gbs_large_all"]
     ridge = peak / bandwidth
     axes.plot([0.05, ridge, 5000], [0.05 * bandwidth, peak, peak], color="#333333", linewidth=1.5)
     axes.annotate(f"{peak:.0f} GFLOP/s", (5000, peak), xytext=(-4, 5), textcoords="offset points", ha="right")
