@@ -1,4 +1,4 @@
-"""The `minilm` command: demo, train, generate, info.
+"""The `minilm` command: demo, train, generate, bench, info.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -129,6 +129,40 @@ def generate(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+@app.command()
+def bench(
+    against: Annotated[
+        str | None, typer.Option(help="torch, jax, numpy, with commas; all installed by default.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Workloads with commas, as in W1,W5; all by default.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Turns of every library; 5 by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="All CPUs that may be used by default.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every figure here, and the picture beside it.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="The roofline picture (PNG).")] = None,
+    write_readme: Annotated[bool, typer.Option("--write-readme", help="The table into benchmarks/README.md.")] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Tiny sizes, one round: only whether everything runs.")
+    ] = False,
+) -> None:
+    """Measure this machine, then minilm side by side with PyTorch, JAX and NumPy."""
+    _find_benchmarks()
+    from minilm_benchmarks import bench as driver
+
+    code = driver.run(driver.Options.parse(against, only, rounds, threads, brief), json, picture, write_readme)
+    raise typer.Exit(code)
+
+
+def _find_benchmarks() -> None:
+    """Let `minilm_benchmarks` be found in a checkout that was not installed too."""
+    import importlib.util
+
+    if importlib.util.find_spec("minilm_benchmarks") is None:
+        folder = Path(__file__).resolve().parents[1] / "benchmarks"
+        if not (folder / "minilm_benchmarks").is_dir():
+            raise UsageError("the benchmarks are not part of this installation")
+        sys.path.append(str(folder))
 
 
 @app.command()

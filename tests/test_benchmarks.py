@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +17,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SHORT = {
     "shakespeare_reference.py": (["--seeds", "1", "--steps", "2"], "bound 1.895"),
 }
+
+# What a library may say instead of a figure.
+SKIPS = ("this minilm has no set_float32_matmul_precision", "no /proc/self/status on this system")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.py")))
@@ -30,3 +35,24 @@ def test_benchmark_runs(name, tmp_path):
     assert done.stderr == ""
     assert said in done.stdout.splitlines()[-1]
     assert done.returncode == 1, "two steps cannot reach the bound"
+
+
+def test_every_workload_of_the_command_runs(tmp_path):
+    """`minilm bench --brief` with every library that is installed; on one thread, since machines are busy."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minilm.cli", "bench", "--brief", "--threads", "1", "--json", "all.json"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+        timeout=300,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    rows = json.loads((tmp_path / "all.json").read_text("utf-8"))["rows"]
+    assert list(dict.fromkeys(row["workload"] for row in rows)) == [f"W{number}" for number in range(1, 11)]
+    for row in rows:
+        for peer, result in row["results"].items():
+            assert result["seconds"] or result["bytes"] or result["error"] in SKIPS, f"{row['name']}, {peer}"
+    libraries = {peer for row in rows for peer in row["results"]}
+    assert libraries >= {"minilm", "numpy"} | ({"torch"} if importlib.util.find_spec("torch") else set())

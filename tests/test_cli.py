@@ -400,8 +400,9 @@ def test_info_names_versions_and_backends(call):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], ["demo", "train", "generate", "info"]),
-        (["--help"], ["demo", "train", "generate", "info"]),
+        ([], ["demo", "train", "generate", "bench", "info"]),
+        (["--help"], ["demo", "train", "generate", "bench", "info"]),
+        (["bench", "--help"], ["--against", "--only", "--rounds", "--threads", "--json", "--picture", "--brief"]),
         (["demo", "--help"], ["--steps", "--out", "--seed"]),
         (["train", "--help"], ["--set", "--resume", "--config", "--out", "model.n_layer=6"]),
         (["generate", "--help"], ["--prompt", "--temperature", "--top-k", "--top-p", "--stop", "--samples"]),
