@@ -39,9 +39,19 @@ peak = max(kernels.measure_peak(0.02) for _ in range(20))
 print(f"   multiply-adds on registers alone: {peak:.0f} GFLOP/s with one core; that is the peak below")
 print("   8 sums of 8 numbers each must be under way to reach it: 2 a cycle times 4 cycles until ready")
 
+
+def aligned(x):
+    """A copy of x that begins at a multiple of 64 bytes, so that vectors do not lie across two cache lines."""
+    memory = np.empty(x.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[:] = x
+    return copy
+
+
 M = K = N = 960
 rng = np.random.default_rng(0)
-a, b = (rng.integers(-8, 9, (M, N)).astype(np.float32) for _ in range(2))  # (M, K), (K, N)
+a, b = (aligned(rng.integers(-8, 9, (M, N)).astype(np.float32)) for _ in range(2))  # (M, K), (K, N)
 assert np.array_equal(a @ b, a.astype(np.int64) @ b.astype(np.int64))  # below 2^24: exact, in any order
 print(f"   a, b and c are {M} x {N} in float32, {a.nbytes / 1e6:.1f} MB each: more than the nearer caches hold")
 
@@ -51,7 +61,7 @@ def show(name, multiply, a=a, b=b, estimate=None, clock=time.thread_time):
 
     The clock is this thread's: it stands still while other programs have the core.
     """
-    c = np.full((len(a), b.shape[1]), np.nan, np.float32)
+    c = aligned(np.full((len(a), b.shape[1]), np.nan, np.float32))
     multiply(a, b, c)  # the first call compiles
     assert np.array_equal(c, a @ b), name
     seconds = []
@@ -116,12 +126,13 @@ def rows_together(a, b, c):
             q0, q1, q2, q3 = a[i + 1, k], a[i + 1, k + 1], a[i + 1, k + 2], a[i + 1, k + 3]
             b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
             for j in range(len(c0)):
-                c0[j] += p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j]
-                c1[j] += q0 * b0[j] + q1 * b1[j] + q2 * b2[j] + q3 * b3[j]
+                c0[j] = c0[j] + p0 * b0[j] + p1 * b1[j] + p2 * b2[j] + p3 * b3[j]
+                c1[j] = c1[j] + q0 * b0[j] + q1 * b1[j] + q2 * b2[j] + q3 * b3[j]
 
 
-print("   8 multiply-adds for 6 loads and 2 stores: the units need not wait for loads any more. But each")
-print("   two rows of c still read all of b, from far away: 4 bytes for 4 operations.")
+print("   8 multiply-adds for 6 loads and 2 stores: by this count no unit has to wait any more. (That")
+print("   b is far away costs little: its rows come in order, and are fetched ahead.) But c still goes back")
+print("   and forth between registers and cache, for every four k.")
 show("i k j, two i and four k", rows_together, estimate=at_most(8, loads=6, stores=2, chains=2 * N // LANES))
 
 print("\n5. Step four, a tile in the registers, and b packed in the order in which it is read")
@@ -170,10 +181,10 @@ def unpacked_tiles(a, b, c):
 def packed_tiles(a, b, c):
     """Copy b first, so that k runs along its rows: K N moves, for 2 M K N operations."""
     c[:] = 0
-    tiles(a, np.ascontiguousarray(b.T), c, slice(0, len(b)))
+    tiles(a, aligned(b.T), c, slice(0, len(b)))
 
 
-print("   16 multiply-adds for 8 loads, no store until the end, 16 sums at once: each number is used four")
+print("   16 multiply-adds for 8 loads, no store until the end, 16 sums at once. Each number is used four")
 print("   times. But 8 neighbours k fill a vector with one load only if they are neighbours in memory:")
 show("tiles 4 x 4, b as it is", unpacked_tiles, a=a[:96])
 show("tiles 4 x 4, b packed", packed_tiles, estimate=at_most(16, loads=8, stores=0, chains=16))
@@ -193,7 +204,7 @@ def blocks(a, columns, c):
 def packed_blocks(a, b, c):
     """Pack b, then take blocks."""
     c[:] = 0
-    blocks(a, np.ascontiguousarray(b.T), c)
+    blocks(a, aligned(b.T), c)
 
 
 print("   All of a comes by again for each 4 columns of b: 4 bytes from far away for 8 operations. Blocks")
@@ -203,7 +214,7 @@ assert without_blocks / with_blocks == ROWS / 4
 far, near = peak * without_blocks, peak * with_blocks
 print(f"   At the peak: {far:.0f} GB/s without blocks, {near:.1f} with. A third cache can give either:")
 show("blocks of packed tiles", packed_blocks)
-large, narrow = (rng.integers(-8, 9, shape).astype(np.float32) for shape in ((3200, 3200), (3200, 192)))
+large, narrow = (aligned(rng.integers(-8, 9, shape).astype(np.float32)) for shape in ((3200, 3200), (3200, 192)))
 print(f"   but memory does not. For a of 3200 x 3200, {large.nbytes / 1e6:.0f} MB, times b of 3200 x 192:")
 show("tiles, no blocks", packed_tiles, large, narrow)
 show("blocks", packed_blocks, large, narrow)
@@ -214,10 +225,11 @@ print("   the registers allow (14 x 32 with AVX-512); blocks in all three direct
 show("NumPy's @", lambda a, b, c: np.matmul(a, b, out=c))
 missing = kernels.why_not("native")
 if missing:
-    print(f"   The C kernel is left out here: {missing}")
+    print(f"   csrc/gemm.c is left out here:\n   {missing:.96}")
 else:
+    share = at_most(14 * 2, loads=2 + 14, stores=0, chains=14 * 2)  # 2 vectors of b, 14 numbers of a
     with kernels.use("native"):
-        show("csrc/gemm.c", lambda a, b, c: kernels.matmul(a, b, out=c), estimate=at_most(28, 16, 0, 28))
+        show("csrc/gemm.c", lambda a, b, c: kernels.matmul(a, b, out=c), estimate=share)
         odd = kernels.matmul(a[:7, :11].T, b[:7, ::3])  # (11, 7) times (7, 320), neither contiguous
     assert np.array_equal(odd, a[:7, :11].T @ b[:7, ::3])
     if available_cpus() > 1:
