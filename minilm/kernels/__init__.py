@@ -32,7 +32,7 @@ BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
 _COMPILED = {
     "native": ("matmul", "softmax", "softmax_backward"),
-    "numba": ("matmul", "softmax", "softmax_backward"),
+    "numba": ("matmul", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
 }
 
 _WITHOUT_ARRAYS = ("philox", "keep_rows")  # kernels of numbers alone: there is no element type to ask for
