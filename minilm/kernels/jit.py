@@ -11,10 +11,46 @@ from typing import Any
 import numpy as np
 
 from minilm.kernels import reference
+from minilm.kernels.jit_attention import attention, attention_backward
 from minilm.kernels.jit_compiled import compiled, owned, rows
+from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
+from minilm.kernels.jit_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from minilm.kernels.jit_numbers import LANES, exp, row_dot, row_max, row_sum, row_sum_exp
+from minilm.kernels.jit_pointwise import (
+    adamw,
+    erf,
+    gelu,
+    gelu_backward,
+    keep_rows,
+    linear_gelu,
+    philox,
+    sigmoid,
+    square_sum,
+)
 
 Array = Any
+
+__all__ = [
+    "adamw",
+    "attention",
+    "attention_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "erf",
+    "gelu",
+    "gelu_backward",
+    "keep_rows",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear_cross_entropy",
+    "linear_gelu",
+    "philox",
+    "rms_norm",
+    "rms_norm_backward",
+    "scatter_rows",
+    "sigmoid",
+    "square_sum",
+]  # kernels that have a file of their own
 
 
 # --- products of matrices ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ compute at a time; `parallel=True` also doubles the time to compile. To share co
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import types
 import zlib
@@ -36,7 +37,11 @@ WORTH_SHARING = 1 << 16
 # Numba looks for changes in the file of a kernel only; what it calls may stand in another one of this folder.
 _VERSION = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
-inlined = numba.njit(forceinline=True)  # for what kernels call for each element: loops of calls are not vectorised
+# Division by zero gives infinity, as in NumPy; Python's error would be a branch, which no vector instruction has.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+INLINED: Any = {"forceinline": True, "error_model": "numpy"}
+
+inlined = numba.njit(**INLINED)  # for what kernels call for each element: loops with calls are not vectorised
 
 
 def compiled(parameters: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any], Callable[..., None]]:
@@ -71,7 +76,7 @@ def _share(kernel: Any, tasks: int, work: int, arguments: tuple[Any, ...]) -> No
         kernel(0, tasks, *arguments)
         return
     ends = [tasks * i // count for i in range(1, count + 1)]
-    others = [_pool(count).submit(kernel, first, end, *arguments) for first, end in zip(ends, ends[1:])]
+    others = [_pool(count).submit(kernel, first, end, *arguments) for first, end in itertools.pairwise(ends)]
     kernel(0, ends[0], *arguments)
     for other in others:
         other.result()
@@ -92,11 +97,11 @@ def _on_disk(kernel: Any, signature: Any, kind: str) -> Any:
     copy = types.FunctionType(kernel.__code__, kernel.__globals__, f"{kernel.__name__}_{kind}_{_VERSION:08x}")
     copy.__qualname__, copy.__module__ = copy.__name__, kernel.__module__
     try:
-        return numba.njit([signature], cache=True, nogil=True)(copy)
+        return numba.njit([signature], cache=True, **_OPTIONS)(copy)
     except (RuntimeError, OSError) as error:  # no folder to write in; a full disk
         if isinstance(error, RuntimeError) and "cache" not in str(error):
             raise
-        return numba.njit([signature], nogil=True)(copy)
+        return numba.njit([signature], **_OPTIONS)(copy)
 
 
 def owned(x: Array) -> Array:

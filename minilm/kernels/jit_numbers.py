@@ -1,10 +1,11 @@
-"""What Numba's kernels compute with: exponentials, erf, and sums over a row in a fixed order.
+"""What Numba's kernels compute with: exponentials, erf, sums over a row in a fixed order, random numbers.
 
 All of it is written so that LLVM makes vector instructions of the loops: without branches, and sums in 64 lanes.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -12,7 +13,7 @@ import numpy as np
 from numba.extending import overload
 
 from minilm.kernels import special
-from minilm.kernels.jit_compiled import inlined
+from minilm.kernels.jit_compiled import INLINED, inlined
 
 Array = Any
 
@@ -73,9 +74,61 @@ def exp(x: Any) -> Any:
     raise NotImplementedError("for compiled code only")
 
 
-@overload(exp, strict=False, jit_options={"forceinline": True})
+@overload(exp, strict=False, jit_options=INLINED)
 def _exp(x: Any) -> Any:
     return _exp_float32 if x == numba.float32 else _exp_float64
+
+
+# --- shares of the normal distribution ---------------------------------------------------------------
+#
+# In float32 erf is that of special.py, which says where the coefficients come from; in float64 the C library's, one
+# element at a time: twice as fast as loops over so many coefficients as are needed there.
+
+_NUMERATOR, _DENOMINATOR = (tuple(map(_F, c[::-1])) for c in (special._NUMERATOR, special._DENOMINATOR))
+
+
+def _erf_float32(x: Any) -> Any:
+    inside = _F(-4) if x < _F(-4) else x
+    inside = _F(4) if inside > _F(4) else inside
+    t = inside * inside
+    numerator = denominator = _F(0)
+    for c in _NUMERATOR:
+        numerator = numerator * t + c
+    for c in _DENOMINATOR:
+        denominator = denominator * t + c
+    y = numerator * inside / denominator
+    y = _F(-1) if y < _F(-1) else y
+    return _F(1) if y > _F(1) else y
+
+
+def _erf_float64(x: Any) -> Any:
+    return math.erf(x)
+
+
+def erf(x: Any) -> Any:
+    """2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(erf, strict=False, jit_options=INLINED)
+def _erf(x: Any) -> Any:
+    return _erf_float32 if x == numba.float32 else _erf_float64
+
+
+@inlined
+def normal_share(x: Any, real: Any) -> Any:
+    """P(x) of gelu."""
+    return (erf(x * real(math.sqrt(0.5))) + real(1)) * real(0.5)
+
+
+@inlined
+def normal_share_by_tanh(x: Any, real: Any) -> Any:
+    """Gelu's other P(x): (1 + tanh u) / 2 is 1 / (1 + e^(-2 u))."""
+    u = (x * x * real(TANH_CUBE) + real(1)) * x * real(TANH_SCALE)
+    return real(1) / (real(1) + exp(real(-2) * u))
+
+
+TANH_SCALE, TANH_CUBE = math.sqrt(2 / math.pi), 0.044715
 
 
 # --- sums over a row -------------------------------------------------------------------------------
@@ -158,3 +211,47 @@ def _fold(lanes: Array) -> Any:
             lanes[lane] += lanes[lane + width]
         width //= 2
     return lanes[0]
+
+
+# --- random numbers ----------------------------------------------------------------------------------
+
+_LEFT, _RIGHT = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_WEYL_LOW, _WEYL_HIGH = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_WORD, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@inlined
+def philox_block(key: Any, stream: Any, block: Any) -> Any:
+    """The four numbers of one counter, each a uint64 below 2^32, as in philox.py."""
+    c0, c1, c2, c3 = block & _WORD, block >> _HALF, stream & _WORD, stream >> _HALF
+    k0, k1 = key & _WORD, key >> _HALF
+    for _ in range(10):
+        left, right = c0 * _LEFT, c2 * _RIGHT
+        c0, c2 = (right >> _HALF) ^ c1 ^ k0, (left >> _HALF) ^ c3 ^ k1
+        c1, c3 = right & _WORD, left & _WORD
+        k0, k1 = (k0 + _WEYL_LOW) & _WORD, (k1 + _WEYL_HIGH) & _WORD
+    return c0, c1, c2, c3
+
+
+@inlined
+def keep_row(kept: Array, key: Any, row: Any, start: Any, least: Any) -> None:
+    """Which elements start, start + 1, ... of a row dropout keeps: those whose 24 bits are not below `least`.
+
+    `start` is a multiple of four.
+    """
+    count = kept.shape[0]
+    for block in range(count // 4):
+        c0, c1, c2, c3 = philox_block(key, np.uint64(row), np.uint64(start // 4 + block))
+        kept[4 * block] = c0 >> np.uint64(8) >= least
+        kept[4 * block + 1] = c1 >> np.uint64(8) >= least
+        kept[4 * block + 2] = c2 >> np.uint64(8) >= least
+        kept[4 * block + 3] = c3 >> np.uint64(8) >= least
+    if count % 4:
+        four = philox_block(key, np.uint64(row), np.uint64((start + count) // 4))
+        for j in range(count % 4):
+            kept[count - count % 4 + j] = four[j] >> np.uint64(8) >= least
+
+
+def least_kept(p: float) -> np.uint64:
+    """The smallest 24 random bits with which an element is kept: bits 2^-24 >= p, in integers."""
+    return np.uint64(math.ceil(float(np.float32(p)) * 2**24))
