@@ -174,6 +174,18 @@ def _attention(
             lse[b, h, t + i] = np.log(total[i]) + (real(0) if largest[i] == -np.inf else largest[i])
 
 
+@inlined
+def _differentiate_row(row: Array, drow: Array, along: Any, lse: Any, rescale: float, kept: Array) -> None:
+    """Scores become the weights that dropout leaves, and the gradients of those the gradients of the scores."""
+    real = row.dtype.type
+    lowest, level = real(-np.inf), real(0) if lse == -np.inf else lse
+    for j in range(TILE):
+        weight = real(0) if row[j] == lowest else exp(row[j] - level)
+        factor = real(rescale) if kept[j] else real(0)
+        drow[j] = weight * (drow[j] * factor - along)
+        row[j] = weight * factor
+
+
 @compiled(
     lambda t: (
         *(_strided(t),) * 5,  # dy, q, k, v, y
@@ -218,21 +230,14 @@ def _attention_backward(
     S, E = v.shape[2:]
     dropout = rescale != 1
     width, value_width = (D + 3) // 4 * 4, (E + 3) // 4 * 4
-    queries, keys, keys_across = (
-        np.zeros((TILE, width), q.dtype),
-        np.zeros((TILE, width), q.dtype),
-        np.zeros((width, TILE), q.dtype),
-    )
+    queries, keys = np.zeros((TILE, width), q.dtype), np.zeros((TILE, width), q.dtype)
+    keys_across, dys = np.zeros((width, TILE), q.dtype), np.zeros((TILE, value_width), q.dtype)
     values, values_across = np.zeros((TILE, value_width), q.dtype), np.zeros((value_width, TILE), q.dtype)
-    dys, weights, dscores = (
-        np.zeros((TILE, value_width), q.dtype),
-        np.zeros((TILE, TILE), q.dtype),
-        np.zeros((TILE, TILE), q.dtype),
-    )
-    across = np.zeros((TILE, TILE), q.dtype)
+    tiles = np.zeros((3, TILE, TILE), q.dtype)
+    weights, dscores, across = tiles[0], tiles[1], tiles[2]
     key_sums, value_sums = np.zeros((TILE, width), q.dtype), np.zeros((TILE, value_width), q.dtype)
     along, query_sums = np.zeros(T, q.dtype), np.zeros(((T + TILE - 1) // TILE * TILE, width), q.dtype)
-    kept = np.zeros((TILE, TILE), np.bool_)
+    kept = np.ones(TILE, np.bool_)
     for task in range(first, end):
         b, h = task // heads, task % heads
         for t in range(T):
@@ -258,29 +263,15 @@ def _attention_backward(
                 _finish_scores(weights, t, s, bias[b, h], has_bias, mask[b, h], has_mask, causal, T, S)
                 dscores[:] = 0
                 _multiply(dys, values_across, dscores, rows)  # dweights
-                for i in range(TILE):
-                    row, drow = weights[i], dscores[i]
-                    if i >= rows:
-                        row[:] = 0
-                        drow[:] = 0
-                        continue
-                    level = lse[b, h, t + i]
-                    level = real(0) if level == -np.inf else level
-                    a = along[t + i]
-                    for j in range(TILE):
-                        row[j] = real(0) if row[j] == real(-np.inf) else exp(row[j] - level)
+                for i in range(rows):
                     if dropout:
-                        keep_row(kept[i], key, (b * heads + h) * T + t + i, s, least)
-                        for j in range(TILE):
-                            drow[j] *= real(rescale) if kept[i, j] else real(0)
-                    for j in range(TILE):
-                        drow[j] = row[j] * (drow[j] - a)
-                    if dropout:
-                        for j in range(TILE):
-                            row[j] *= real(rescale) if kept[i, j] else real(0)
+                        keep_row(kept, key, (b * heads + h) * T + t + i, s, least)
+                    _differentiate_row(weights[i], dscores[i], along[t + i], lse[b, h, t + i], rescale, kept)
                     if has_bias:
                         for j in range(columns):
-                            dbias[b, h, t + i, s + j] = drow[j]
+                            dbias[b, h, t + i, s + j] = dscores[i, j]
+                weights[rows:] = 0  # an odd number of rows is computed in pairs
+                dscores[rows:] = 0
                 _transpose(weights, across)
                 _multiply(across, dys, value_sums, TILE)
                 _multiply(dscores, keys, query_sums[t : t + TILE], rows)
