@@ -34,7 +34,7 @@ _COMPILED = {
     "native": ("matmul", "softmax", "softmax_backward"),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
-        *("sigmoid", "erf", "gelu", "gelu_backward"),
+        *("exp", "sigmoid", "erf", "gelu", "gelu_backward"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"),
         *("cross_entropy", "cross_entropy_backward", "linear_cross_entropy", "scatter_rows"),
         *("attention", "attention_backward", "philox", "keep_rows", "adamw", "square_sum"),

@@ -15,10 +15,12 @@ from minilm.kernels.jit_attention import attention, attention_backward
 from minilm.kernels.jit_compiled import compiled, owned, rows
 from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
 from minilm.kernels.jit_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-from minilm.kernels.jit_numbers import LANES, exp, row_dot, row_max, row_sum, row_sum_exp
+from minilm.kernels.jit_numbers import LANES, row_dot, row_max, row_sum, row_sum_exp
+from minilm.kernels.jit_numbers import exp as exp_of_one
 from minilm.kernels.jit_pointwise import (
     adamw,
     erf,
+    exp,
     gelu,
     gelu_backward,
     keep_rows,
@@ -37,6 +39,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "erf",
+    "exp",
     "gelu",
     "gelu_backward",
     "keep_rows",
@@ -103,7 +106,7 @@ def _softmax(first: int, end: int, x: Array, y: Array) -> None:
     for i in range(first, end):
         largest = row_max(x[i], lanes)
         for j in range(x.shape[1]):
-            y[i, j] = exp(x[i, j] - largest)
+            y[i, j] = exp_of_one(x[i, j] - largest)
         scale = x.dtype.type(1) / row_sum(y[i], lanes)
         for j in range(x.shape[1]):
             y[i, j] *= scale
@@ -134,7 +137,7 @@ def _log_softmax_backward(first: int, end: int, dy: Array, y: Array, dx: Array) 
     for i in range(first, end):
         total = row_sum(dy[i], lanes)
         for j in range(y.shape[1]):
-            dx[i, j] = dy[i, j] - exp(y[i, j]) * total
+            dx[i, j] = dy[i, j] - exp_of_one(y[i, j]) * total
 
 
 def softmax(x: Array) -> Array:

@@ -69,7 +69,7 @@ CASES = {
         f"{name} {shape}": (name, lambda made, plain, shape=shape, count=count: [made(*shape) for _ in range(count)])
         for name, count in {
             **{"softmax": 1, "softmax_backward": 2, "log_softmax": 1, "log_softmax_backward": 2},
-            **{"sigmoid": 1, "erf": 1},
+            **{"exp": 1, "sigmoid": 1, "erf": 1},
         }.items()
         for shape in [(7,), (2, 3, 131), (2, 0, 3), (3, 0)]
     },
@@ -308,7 +308,7 @@ def test_what_is_no_finite_number(dtype):
     one = np.ones((7, 3), dtype)
     at = np.array([1, 0, 1, 1, 2, 0, 2])
     calls = [
-        *(("softmax", (x,)), ("log_softmax", (x,)), ("sigmoid", (x,)), ("erf", (x,))),
+        *(("softmax", (x,)), ("log_softmax", (x,)), ("sigmoid", (x,)), ("erf", (x,)), ("exp", (x,))),
         *((name, (x, how)) for name in ("gelu",) for how in ("none", "tanh")),
         *(("gelu_backward", (np.ones_like(x), x, how)) for how in ("none", "tanh")),
         *(("layer_norm", (x, None, None, 1e-5)), ("rms_norm", (x, None, 1e-5))),
@@ -370,6 +370,31 @@ def test_attention_writes_where_it_is_told(whole):
     for got, place, wanted in zip(gradients, out, expected):
         assert got is place
         np.testing.assert_allclose(place, wanted, atol=1e-12)
+
+
+def test_attention_writes_into_any_strides():
+    """Leading axes that cannot be made two without a copy."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 3, 5, 7, 2)) for _ in range(3))
+    settings = None, None, False, 0.4
+    place, *places = (np.full((3, 2, 5, 7, 2), 7.0).swapaxes(0, 1) for _ in range(4))
+    y, lse = jit.attention(q, k, v, *settings, out=place)
+    assert y is place
+    np.testing.assert_allclose(place, reference.attention(q, k, v, *settings)[0], rtol=1e-12)
+    jit.attention_backward(y, q, k, v, y, lse, *settings, out=tuple(places))
+    for got, wanted in zip(places, reference.attention_backward(y, q, k, v, y, lse, *settings)):
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("tile", [0, 1, 2])
+def test_attention_of_large_scores_in_any_tile(tile):
+    """e^300 is no float32: whatever comes before or after the largest score is taken down by it."""
+    q, v = np.full((1, 1), 300, np.float32), np.arange(150, dtype=np.float32)[:, None]
+    k = np.zeros((150, 1), np.float32)
+    k[50 * tile + 7] = 1
+    y, lse = jit.attention(q, k, v, None, None, False, 1.0)
+    np.testing.assert_array_equal(y, [[50 * tile + 7]])
+    np.testing.assert_array_equal(lse, [300])
 
 
 def test_attention_keeps_no_matrix_of_scores():
