@@ -32,7 +32,13 @@ BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
 _COMPILED = {
     "native": ("attention", "attention_backward", "linear", "linear_gelu", "matmul", "softmax", "softmax_backward"),
-    "numba": ("matmul", "softmax", "softmax_backward"),
+    "numba": (
+        *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
+        *("exp", "sigmoid", "erf", "gelu", "gelu_backward"),
+        *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"),
+        *("cross_entropy", "cross_entropy_backward", "linear_cross_entropy", "scatter_rows"),
+        *("attention", "attention_backward", "philox", "keep_rows", "adamw", "square_sum"),
+    ),
 }
 
 _WITHOUT_ARRAYS = ("philox", "keep_rows")  # kernels of numbers alone: there is no element type to ask for
@@ -138,10 +144,12 @@ def _bind(name: str) -> None:
 def _compiled(backend_name: str, kernel: str) -> Kernel:
     """The backend's kernel for float32 and float64, the reference's for every other type."""
     plain = getattr(reference, kernel)
-    if kernel in _WITHOUT_ARRAYS:
-        return getattr(_module(backend_name), kernel)
     # Numba takes a second to load: not before it is first needed.
     fast = None if backend_name == "numba" else getattr(_module(backend_name), kernel)
+    if kernel in _WITHOUT_ARRAYS:
+        return fast or functools.wraps(plain)(
+            lambda *args, **kwargs: getattr(_module("numba"), kernel)(*args, **kwargs)
+        )
 
     @functools.wraps(plain)
     def serve(x: Any, *args: Any, **kwargs: Any) -> Any:

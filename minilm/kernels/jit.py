@@ -1,111 +1,85 @@
 """Kernels compiled by Numba, for machines without a C compiler.
 
-The loops are those of csrc/, written in Python; Numba turns them into machine code for float32 and
-float64 and keeps it on disk. No fastmath (it may reorder sums and assume that NaN does not occur) and
-no reduction across threads: each row is summed by one thread, from left to right.
+The loops are those of csrc/, written in Python; Numba turns them into machine code for float32 or float64
+(jit_compiled.py says how and when). Products of matrices are NumPy's `@`, by OpenBLAS.
 """
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-from minilm.kernels import reference, threads
+from minilm.kernels import reference
+from minilm.kernels.jit_attention import attention, attention_backward
+from minilm.kernels.jit_compiled import compiled, owned, rows
+from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
+from minilm.kernels.jit_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from minilm.kernels.jit_numbers import LANES, row_dot, row_max, row_sum, row_sum_exp
+from minilm.kernels.jit_numbers import exp as exp_of_one
+from minilm.kernels.jit_pointwise import (
+    adamw,
+    erf,
+    exp,
+    gelu,
+    gelu_backward,
+    keep_rows,
+    linear_gelu,
+    philox,
+    sigmoid,
+    square_sum,
+)
 
 Array = Any
 
-# Numba is loaded when first used, which may be after the number of threads was chosen.
-numba.set_num_threads(min(threads.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-
-_F32, _F64 = numba.float32, numba.float64
-
-
-# Below this many elements waking the other threads takes longer than the work; on a busy machine far longer.
-_WORTH_SHARING = 1 << 16
-
-
-def _compiled(*signatures: Any) -> Callable[[Any], Any]:
-    """Compile for exactly these signatures, twice: for all threads, and for one where the last array is small."""
-
-    def decorate(function: Any) -> Any:
-        shared, alone = (_on_disk(function, list(signatures), parallel) for parallel in (True, False))
-
-        @functools.wraps(function)
-        def run(*arrays: Array) -> None:
-            (shared if arrays[-1].size > _WORTH_SHARING else alone)(*arrays)
-
-        return run
-
-    return decorate
-
-
-def _on_disk(function: Any, signatures: list[Any], parallel: bool) -> Any:
-    """Compiled, and kept on disk where a cache folder can be written."""
-    # Numba keeps one file for each function's name and place: the two ways need names of their own.
-    copy = types.FunctionType(function.__code__, function.__globals__, f"{function.__name__}_{parallel}")
-    copy.__qualname__, copy.__module__ = copy.__name__, function.__module__
-    try:
-        return numba.njit(signatures, cache=True, parallel=parallel)(copy)
-    except RuntimeError as error:
-        if "cache" not in str(error):
-            raise
-        return numba.njit(signatures, parallel=parallel)(copy)
+__all__ = [
+    "adamw",
+    "attention",
+    "attention_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "erf",
+    "exp",
+    "gelu",
+    "gelu_backward",
+    "keep_rows",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear_cross_entropy",
+    "linear_gelu",
+    "philox",
+    "rms_norm",
+    "rms_norm_backward",
+    "scatter_rows",
+    "sigmoid",
+    "square_sum",
+]  # kernels that have a file of their own
 
 
-@_compiled(*(numba.void(t[:, :, ::1], t[:, :, ::1], t[:, :, ::1]) for t in (_F32, _F64)))
-def _matmul(a: Array, b: Array, out: Array) -> None:
-    """out (G, N, M) += a (G, N, K) times b (G, K, M).
+# --- products of matrices ---------------------------------------------------------------------------
+
+
+@compiled(lambda t: (t[:, :, ::1], t[:, :, ::1], t[:, :, ::1]))
+def _matmul(first: int, end: int, a: Array, b: Array, out: Array) -> None:
+    """out (G, N, M) += a (G, N, K) times b (G, K, M), for the rows first ... end - 1 of all G N.
 
     The order i, k, j makes the innermost loop walk along rows of b and out, neighbours in memory, so
-    that the compiler can compute several j at once. Each thread takes whole rows of out.
+    that the compiler can compute several j at once.
     """
-    groups, n, m = out.shape
-    for row in numba.prange(groups * n):
-        g, i = row // n, row % n
+    for row in range(first, end):
+        g, i = row // out.shape[1], row % out.shape[1]
         for k in range(a.shape[2]):
             factor = a[g, i, k]
-            for j in range(m):
+            for j in range(out.shape[2]):
                 out[g, i, j] += factor * b[g, k, j]
-
-
-@_compiled(*(numba.void(t[:, ::1], t[:, ::1]) for t in (_F32, _F64)))
-def _softmax(x: Array, y: Array) -> None:
-    rows, columns = x.shape
-    for i in numba.prange(rows):
-        largest = x[i, 0]
-        for j in range(1, columns):
-            # a NaN must win, as in NumPy's max: every comparison with it is false
-            if not x[i, j] <= largest:
-                largest = x[i, j]
-        y[i, 0] = total = np.exp(x[i, 0] - largest)
-        for j in range(1, columns):
-            y[i, j] = np.exp(x[i, j] - largest)
-            total += y[i, j]
-        for j in range(columns):
-            y[i, j] /= total
-
-
-@_compiled(*(numba.void(t[:, ::1], t[:, ::1], t[:, ::1]) for t in (_F32, _F64)))
-def _softmax_backward(dy: Array, y: Array, dx: Array) -> None:
-    rows, columns = y.shape
-    for i in numba.prange(rows):
-        along = dy[i, 0] * y[i, 0]
-        for j in range(1, columns):
-            along += dy[i, j] * y[i, j]
-        for j in range(columns):
-            dx[i, j] = y[i, j] * (dy[i, j] - along)
 
 
 def matmul_loops(a: Array, b: Array) -> Array:
     """a (..., N, K) times b (..., K, M) by the compiled loops above: the shortest matmul worth reading."""
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     product = np.zeros((*lead, a.shape[-2], b.shape[-1]), a.dtype)
-    _matmul(_grouped(a, lead), _grouped(b, lead), product.reshape(-1, *product.shape[-2:]))
+    out = product.reshape(-1, *product.shape[-2:])
+    _matmul(out.shape[0] * out.shape[1], out.size * a.shape[-1], _grouped(a, lead), _grouped(b, lead), out)
     return product
 
 
@@ -118,34 +92,78 @@ def matmul(a: Array, b: Array, out: Array | None = None, accumulate: bool = Fals
     return reference.matmul(a, b, out, accumulate)
 
 
+def _grouped(x: Array, lead: tuple[int, ...]) -> Array:
+    """x broadcast to the leading axes, which become one."""
+    return owned(np.broadcast_to(x, (*lead, *x.shape[-2:]))).reshape(-1, *x.shape[-2:])
+
+
+# --- softmax ----------------------------------------------------------------------------------------
+
+
+@compiled(lambda t: (t[:, ::1], t[:, ::1]))
+def _softmax(first: int, end: int, x: Array, y: Array) -> None:
+    lanes = np.empty(LANES, x.dtype)
+    for i in range(first, end):
+        largest = row_max(x[i], lanes)
+        for j in range(x.shape[1]):
+            y[i, j] = exp_of_one(x[i, j] - largest)
+        scale = x.dtype.type(1) / row_sum(y[i], lanes)
+        for j in range(x.shape[1]):
+            y[i, j] *= scale
+
+
+@compiled(lambda t: (t[:, ::1], t[:, ::1], t[:, ::1]))
+def _softmax_backward(first: int, end: int, dy: Array, y: Array, dx: Array) -> None:
+    lanes = np.empty(LANES, y.dtype)
+    for i in range(first, end):
+        along = row_dot(dy[i], y[i], lanes)
+        for j in range(y.shape[1]):
+            dx[i, j] = y[i, j] * (dy[i, j] - along)
+
+
+@compiled(lambda t: (t[:, ::1], t[:, ::1]))
+def _log_softmax(first: int, end: int, x: Array, y: Array) -> None:
+    lanes = np.empty(LANES, x.dtype)
+    for i in range(first, end):
+        largest = row_max(x[i], lanes)
+        log_sum = np.log(row_sum_exp(x[i], largest, lanes))
+        for j in range(x.shape[1]):
+            y[i, j] = (x[i, j] - largest) - log_sum
+
+
+@compiled(lambda t: (t[:, ::1], t[:, ::1], t[:, ::1]))
+def _log_softmax_backward(first: int, end: int, dy: Array, y: Array, dx: Array) -> None:
+    lanes = np.empty(LANES, y.dtype)
+    for i in range(first, end):
+        total = row_sum(dy[i], lanes)
+        for j in range(y.shape[1]):
+            dx[i, j] = dy[i, j] - exp_of_one(y[i, j]) * total
+
+
 def softmax(x: Array) -> Array:
     """e^x / sum e^x over the last axis."""
-    if x.size == 0:
-        return x.copy()
-    y = np.empty(x.shape, x.dtype)
-    _softmax(_rows(x), y.reshape(-1, x.shape[-1]))
-    return y
+    return _by_rows(_softmax, x)
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
     """y (dy - sum dy y), row by row."""
-    if y.size == 0:
-        return y.copy()
-    dx = np.empty(y.shape, y.dtype)
-    _softmax_backward(_rows(dy), _rows(y), dx.reshape(-1, y.shape[-1]))
-    return dx
+    return _by_rows(_softmax_backward, dy, y)
 
 
-def _rows(x: Array) -> Array:
-    """x as a matrix of rows, elements side by side; writable only in name, for Numba's one signature."""
-    return _owned(x).reshape(-1, x.shape[-1])
+def log_softmax(x: Array) -> Array:
+    """x - log sum e^x over the last axis."""
+    return _by_rows(_log_softmax, x)
 
 
-def _grouped(x: Array, lead: tuple[int, ...]) -> Array:
-    """x broadcast to the leading axes, which become one."""
-    return _owned(np.broadcast_to(x, (*lead, *x.shape[-2:]))).reshape(-1, *x.shape[-2:])
+def log_softmax_backward(dy: Array, y: Array) -> Array:
+    """dy - e^y sum dy, row by row."""
+    return _by_rows(_log_softmax_backward, dy, y)
 
 
-def _owned(x: Array) -> Array:
-    """x itself where it is contiguous, aligned and writable (Numba's types tell these apart), else a copy."""
-    return x if x.flags.carray else np.array(x, order="C", copy=True)
+def _by_rows(kernel: Any, *arrays: Array) -> Array:
+    """What a kernel of rows makes of arrays of one shape."""
+    result = np.empty(arrays[0].shape, arrays[0].dtype)
+    if result.size:
+        out = result.reshape(-1, result.shape[-1])
+        kernel(len(out), out.size, *map(rows, arrays), out)
+    return result
