@@ -48,6 +48,7 @@ from minilm.dtypes import (
     uint8,
 )
 from minilm.errors import MinilmError
+from minilm.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minilm.kernels.threads import get_num_threads, set_num_threads
 from minilm.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from minilm.ops.activation import softplus
@@ -225,6 +226,7 @@ __all__ = [
     "ge",
     "generation",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "gt",
     "index_add",
@@ -298,6 +300,7 @@ __all__ = [
     "scatter_add",
     "set_default_dtype",
     "set_grad_enabled",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "sigmoid",
     "sign",

@@ -18,7 +18,7 @@ from libc.string cimport memset
 import numpy as np
 
 from minilm.errors import BackendError
-from minilm.kernels import threads
+from minilm.kernels import precision, threads
 
 
 cdef extern from "minilm.h":
@@ -192,3 +192,5 @@ cdef const minilm_reals *reals(Elements x) noexcept:
 include "native_matmul.pxi"
 include "native_rows.pxi"
 include "native_attention.pxi"
+
+set_bfloat16(precision.get_float32_matmul_precision() == "medium")
