@@ -131,6 +131,39 @@ INLINE vec vec_max(vec a, vec b) {
 #endif
 }
 
+/* The smaller of a and b, lane by lane; NaN as in vec_max. */
+INLINE vec vec_min(vec a, vec b) {
+#if defined(MM)
+    return MM(min)(a, b);
+#elif defined(NEON)
+    return NEON(vminq)(a, b);
+#else
+    ivec smaller = a < b;
+    return (vec)((smaller & (ivec)a) | (~smaller & (ivec)b));
+#endif
+}
+
+/* a where `mask`, a comparison of vectors, holds, else b */
+INLINE vec vec_where(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+
+#define SIGN_BIT ((integer)((uint64_t)1 << (8 * sizeof(real) - 1)))
+
+INLINE vec vec_abs(vec v) { return (vec)((ivec)v & ~SIGN_BIT); }
+
+/* size, which is not negative, with the sign of v */
+INLINE vec vec_signed(vec size, vec v) { return (vec)((ivec)size | ((ivec)v & SIGN_BIT)); }
+
+INLINE vec vec_sqrt(vec v) {
+#if defined(MM)
+    return MM(sqrt)(v);
+#elif defined(NEON)
+    return NEON(vsqrtq)(v);
+#else
+    for (int i = 0; i < LANES; i++) v[i] = (real)__builtin_sqrt(v[i]); /* of a float: the same, rounded twice or not */
+    return v;
+#endif
+}
+
 #if VEC_BYTES == 64
 INLINE lane_mask vec_mask(size_t n) { return (lane_mask)((1u << n) - 1); }
 #elif VEC_BYTES == 32
@@ -218,7 +251,7 @@ INLINE real vec_greatest(vec v) {
 #endif
 }
 
-/* v 2^n for whole n, rounded once where the result is below the smallest normal number. */
+/* v 2^n for whole n, rounded once where the result is below the smallest normal number, infinite above the largest. */
 INLINE vec vec_times_power_of_two(vec v, vec n) {
 #if VEC_BYTES == 64
     return MM(scalef)(v, n);
