@@ -24,7 +24,8 @@ SOURCES = runpy.run_path(str(ROOT / "minilm/kernels/sources.py"))
 
 REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
-NUMERIC = ("gemm", "softmax", "peak", "reals")  # compiled once per instruction set and element type
+# Compiled once per instruction set and element type.
+NUMERIC = ("gemm", "softmax", "norm", "loss", "embedding", "pointwise", "optimizer", "philox", "peak", "reals")
 SHARED = ("pool", "cpu")
 TYPES = {"f32": [], "f64": [("MINILM_DOUBLE", "1")]}
 
@@ -117,6 +118,7 @@ setup(
             include_dirs=["csrc"],
             extra_compile_args=["-std=gnu11", "-O2", "-pthread"],
             extra_link_args=["-pthread"],
+            libraries=["m"],
             optional=not REQUIRED,
         )
     ],
