@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
-
 
 from minilm.kernels import reference
 
@@ -26,7 +27,9 @@ def threads(native):
 def lists(dtype, seed=0):
     """params, grads, exp_avgs, exp_avg_sqs"""
     rng = np.random.default_rng(seed)
-    return [[np.asarray(abs(rng.normal(size=s)) if k == 3 else rng.normal(size=s), dtype) for s in SIZES] for k in range(4)]
+    return [
+        [np.asarray(abs(rng.normal(size=s)) if k == 3 else rng.normal(size=s), dtype) for s in SIZES] for k in range(4)
+    ]
 
 
 def copied(arrays):
@@ -106,7 +109,7 @@ def test_bits_of_adamw_depend_on_neither_threads_nor_other_parameters(native, th
         threads(count)
         again = copied(start)
         native.adamw(*again, *SETTINGS[0])
-        for one, other in zip(sum(alone, []), sum(again, [])):
+        for one, other in zip(itertools.chain(*alone), itertools.chain(*again)):
             np.testing.assert_array_equal(one, other)
     whole = 3  # (131, 257), more than one chunk: in parts, and without the others
     parts = [[a[whole].reshape(-1)[cut].copy() for cut in (slice(0, 12345), slice(12345, None))] for a in start]

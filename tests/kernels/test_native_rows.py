@@ -279,7 +279,7 @@ ONES = np.ones((2, 3))
         ("log_softmax_backward", [ONES, ONES.T], ValueError, r"dy \(2, 3\) and y \(3, 2\)"),
         ("layer_norm", [ONES, np.ones(2), None, 1e-5], ValueError, r"weight is \(2,\), not \(3,\)"),
         ("layer_norm", [ONES, None, np.ones(3, "float32"), 1e-5], ValueError, "float64 and float32"),
-        ("layer_norm_backward", [ONES, ONES, None, np.ones(2), np.ones((2, 1))], ValueError, r"mean is \(2,\), not \(2, 1\)"),
+        ("layer_norm_backward", [ONES, ONES, None, np.ones(2), ONES[:, :1]], ValueError, r"mean is \(2,\), not"),
         ("rms_norm_backward", [ONES, ONES, None, np.ones((1, 1))], ValueError, r"rrms is \(1, 1\), not \(2, 1\)"),
         ("sum_rows", [np.array(1.0)], ValueError, "no axis"),
         ("scatter_rows", [ONES, np.arange(3), 5], ValueError, r"index is int64 \(3,\), not integers \(2,\)"),
@@ -335,7 +335,9 @@ def test_bits_do_not_depend_on_threads(native, threads, call, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("call", sorted(call for call in CALLS if CALLS[call][0].removesuffix("_backward") in ROW_BY_ROW))
+@pytest.mark.parametrize(
+    "call", sorted(call for call in CALLS if CALLS[call][0].removesuffix("_backward") in ROW_BY_ROW)
+)
 def test_a_row_has_the_same_bits_alone_and_among_others(native, call, dtype):
     name, make = CALLS[call]
     together = make(Draw(dtype), LARGE)
