@@ -24,7 +24,11 @@ SOURCES = runpy.run_path(str(ROOT / "minilm/kernels/sources.py"))
 
 REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
-NUMERIC = ("gemm", "softmax", "attention", "peak", "reals")  # compiled once per instruction set and element type
+# Compiled once per instruction set and element type.
+NUMERIC = (
+    *("gemm", "attention", "softmax", "norm", "loss", "embedding", "pointwise", "optimizer", "philox"),
+    *("peak", "reals"),
+)
 SHARED = ("pool", "memory", "cpu")
 TYPES = {"f32": [], "f64": [("MINILM_DOUBLE", "1")]}
 
@@ -130,6 +134,7 @@ setup(
             include_dirs=["csrc"],
             extra_compile_args=["-std=gnu11", "-O1" if SANITIZE else "-O2", "-pthread", *CHECKS],
             extra_link_args=["-pthread", *CHECKS],
+            libraries=["m"],
             optional=not REQUIRED,
         )
     ],

@@ -170,14 +170,14 @@ static void drop(const head *h, size_t query, size_t queries, size_t key, size_t
     const minilm_attention *x = h->x;
     real kept = x->p < 1 ? (real)(1 / (1 - x->p)) : 0;
     for (size_t j = 0; j < queries; j++) {
-        uint32_t drawn[4] = {0};
-        for (size_t i = 0; i < keys; i++) {
-            size_t s = key + i;
-            if (i == 0 || s % 4 == 0) philox(x->key, h->number * x->queries + query + j, s / 4, drawn);
-            weights[i * QUERIES + j] *= philox_uniform(drawn[s % 4]) >= (float)x->p ? kept : 0;
-        }
+        uint32_t drawn[4 * AT_A_TIME]; /* more than KEYS; a tile begins with a new counter */
+        philox(x->key, h->number * x->queries + query + j, key / 4, drawn);
+        for (size_t i = 0; i < keys; i++)
+            weights[i * QUERIES + j] *= philox_uniform(drawn[i]) >= (float)x->p ? kept : 0;
     }
 }
+
+_Static_assert(KEYS % 4 == 0 && KEYS <= 4 * AT_A_TIME, "a tile's numbers are those of whole counters, drawn at once");
 
 /* --- forward ------------------------------------------------------------------------------------------------- */
 

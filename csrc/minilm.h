@@ -36,7 +36,7 @@ typedef struct {
      * c = gelu(before), before (M, N) being kept for the backward. */
     const void *bias, *residual;
     ptrdiff_t residual_row, before_row;
-    int gelu; /* 0, MINILM_GELU or MINILM_GELU_TANH */
+    int gelu; /* 0, MINILM_GELU or MINILM_GELU_TANH (see below) */
     void *before;
 
     int axes;                      /* of the batch */
@@ -69,9 +69,40 @@ typedef struct {
     void *dbias;                            /* (batch..., T, S), zeros before; NULL: not wanted */
 } minilm_attention;
 
-enum { MINILM_GELU = 1, MINILM_GELU_TANH = 2 }; /* by erf; by its approximation with tanh */
-
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };
+
+/* A function of one element. */
+typedef enum {
+    MINILM_EXP,
+    MINILM_TANH,
+    MINILM_SIGMOID,   /* 1 / (1 + e^-x) */
+    MINILM_ERF,
+    MINILM_GELU,      /* x P(x), P the share of the normal distribution below x; by erf */
+    MINILM_GELU_TANH, /* the same with P approximated by tanh */
+} minilm_function;
+
+/* Scores of classes: x (rows, columns), a class for each row: target (rows), which is one of 0 ... columns - 1 or
+ * `ignore_index`, and what each class counts: weight (columns), NULL for ones. */
+typedef struct {
+    size_t rows, columns;
+    const void *x;
+    ptrdiff_t x_row;
+    const int64_t *target;
+    const void *weight;
+    double weight_sum; /* of all classes: `columns` for ones */
+    int64_t ignore_index;
+    double label_smoothing;
+} minilm_scores;
+
+/* One step of AdamW for `count` parameters: the i-th has sizes[i] elements, side by side, and so have its gradient and
+ * its two running means. */
+typedef struct {
+    size_t count;
+    const size_t *sizes;
+    void *const *params, *const *exp_avgs, *const *exp_avg_sqs; /* overwritten */
+    const void *const *grads;
+    double lr, beta1, beta2, eps, weight_decay, step;
+} minilm_adamw;
 
 /* The kernels of one element type. Every `void *` points to elements of that type: float in `f32`, double in
  * `f64`. A matrix (rows, columns) has its columns side by side; where a `..._row` is given, that many elements lie
@@ -90,6 +121,55 @@ typedef struct {
     /* y and lse, from q, k and v;  dq, dk, dv and dbias, from these and dy. MINILM_OK or MINILM_NO_MEMORY */
     int (*attention)(const minilm_attention *);
     int (*attention_backward)(const minilm_attention *);
+
+    /* y = log softmax(x) over each row:  x (rows, columns) -> y (rows, columns) */
+    void (*log_softmax)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *y);
+
+    /* dx = dy - e^y sum dy:  dy, y (rows, columns) -> dx (rows, columns) */
+    void (*log_softmax_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *y,
+                                 ptrdiff_t y_row, void *dx);
+
+    /* y = (x - mean) rstd weight + bias, rstd = 1 / sqrt(variance + eps), row by row. There are columns.
+     *     x (rows, columns), weight, bias (columns) or NULL -> y (rows, columns), mean (rows), rstd (rows) */
+    void (*layer_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight,
+                       const void *bias, double eps, void *y, void *mean, void *rstd);
+
+    /* dy, x (rows, columns), weight (columns) or NULL, mean, rstd (rows)
+     *     -> dx (rows, columns), dweight, dbias (columns); MINILM_OK or MINILM_NO_MEMORY */
+    int (*layer_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
+                               ptrdiff_t x_row, const void *weight, const void *mean, const void *rstd, void *dx,
+                               void *dweight, void *dbias);
+
+    /* The same without mean and bias: rrms = 1 / sqrt(mean of x^2 + eps) */
+    void (*rms_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight, double eps,
+                     void *y, void *rrms);
+    int (*rms_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
+                             ptrdiff_t x_row, const void *weight, const void *rrms, void *dx, void *dweight);
+
+    /* The sum over rows:  x (rows, columns) -> sum (columns); MINILM_OK or MINILM_NO_MEMORY */
+    int (*sum_rows)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *sum);
+
+    /* z[index[i]] += x[i] into zeros:  x (rows, columns), index (rows), below `count` -> z (count, columns) */
+    void (*scatter_rows)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row,
+                         const int64_t *index, void *z);
+
+    /* The loss of each row, 0 where it is ignored, and lse = log sum e^x:  scores -> loss (rows), lse (rows) */
+    void (*cross_entropy)(const minilm_scores *scores, void *loss, double *lse);
+
+    /* scores, dloss (rows), lse (rows) -> dx (rows, columns) */
+    void (*cross_entropy_backward)(const minilm_scores *scores, const void *dloss, const double *lse, void *dx);
+
+    /* MINILM_OK or MINILM_NO_MEMORY */
+    int (*adamw)(const minilm_adamw *);
+
+    /* *sum = the sum of the squares of all elements of `count` arrays; MINILM_OK or MINILM_NO_MEMORY */
+    int (*square_sum)(size_t count, const size_t *sizes, const void *const *arrays, double *sum);
+
+    /* y = f(x) for each element:  x (count) -> y (count), which may be the same memory */
+    void (*pointwise)(minilm_function f, size_t count, const void *x, void *y);
+
+    /* dx = dy (P(x) + x P'(x)):  dy, x (count) -> dx (count), which may be the memory of either */
+    void (*gelu_backward)(bool tanh_formula, size_t count, const void *dy, const void *x, void *dx);
 } minilm_reals;
 
 typedef struct {
@@ -99,6 +179,12 @@ typedef struct {
     /* Compute with independent multiply-adds only, until `steps` rounds are done; how many operations (a
      * multiplication and an addition are two) that were. The processor can do no more than this. */
     double (*peak)(size_t steps);
+
+    /* Random numbers: the blocks (stream, start), (stream, start + 1) ... of four each -> numbers (count) */
+    void (*philox)(uint64_t key, uint64_t stream, uint64_t start, size_t count, uint32_t *numbers);
+
+    /* Which elements dropout keeps, 1 or 0: row i draws from the stream first + i -> keep (rows, columns) */
+    void (*keep_rows)(uint64_t key, uint64_t first, size_t rows, size_t columns, float p, uint8_t *keep);
 } minilm_kernels;
 
 /* --- cpu.c: which table ----------------------------------------------------------------------------- */

@@ -6,11 +6,18 @@
 #define JOIN(a, b, c) JOIN_EXPANDED(a, b, c)
 
 extern const minilm_reals JOIN(minilm_reals, _f32_, MINILM_SET), JOIN(minilm_reals, _f64_, MINILM_SET);
-double JOIN(peak, _f32_, MINILM_SET)(size_t);
+
+/* without a `real`, or with float alone */
+#define DECLARE(name) extern __typeof__(*((minilm_kernels *)0)->name) JOIN(name, _f32_, MINILM_SET)
+DECLARE(peak);
+DECLARE(philox);
+DECLARE(keep_rows);
 
 const minilm_kernels JOIN(minilm_kernels, _, MINILM_SET) = {
     .name = MINILM_SET_NAME,
     .f32 = &JOIN(minilm_reals, _f32_, MINILM_SET),
     .f64 = &JOIN(minilm_reals, _f64_, MINILM_SET),
     .peak = JOIN(peak, _f32_, MINILM_SET),
+    .philox = JOIN(philox, _f32_, MINILM_SET),
+    .keep_rows = JOIN(keep_rows, _f32_, MINILM_SET),
 };

@@ -31,7 +31,13 @@ from minilm.kernels import reference
 BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
 _COMPILED = {
-    "native": ("attention", "attention_backward", "linear", "linear_gelu", "matmul", "softmax", "softmax_backward"),
+    "native": (
+        *("matmul", "linear", "linear_gelu", "attention", "attention_backward"),
+        *("softmax", "softmax_backward", "log_softmax", "log_softmax_backward", "sum_rows", "scatter_rows"),
+        *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward"),
+        *("exp", "tanh", "sigmoid", "erf", "gelu", "gelu_backward", "cross_entropy", "cross_entropy_backward"),
+        *("adamw", "square_sum", "philox", "keep_rows"),
+    ),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
         *("exp", "sigmoid", "erf", "gelu", "gelu_backward"),

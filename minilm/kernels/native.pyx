@@ -12,18 +12,22 @@ from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
 from libc.stddef cimport ptrdiff_t, size_t
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 import numpy as np
 
 from minilm.errors import BackendError
-from minilm.kernels import precision, threads
+from minilm.kernels import precision, reference, threads
 
+
+ctypedef void (*along_rows)(size_t, size_t, const void *, ptrdiff_t, void *) noexcept nogil
+ctypedef void (*along_two_rows)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, void *) noexcept nogil
 
 cdef extern from "minilm.h":
     const int MINILM_MAX_AXES
-    const int MINILM_OK, MINILM_GELU, MINILM_GELU_TANH
+    const int MINILM_OK
 
     ctypedef struct minilm_product:
         size_t m, n, k
@@ -55,6 +59,27 @@ cdef extern from "minilm.h":
         uint64_t key
         void *lse
         void *dbias
+    ctypedef enum minilm_function:
+        MINILM_EXP, MINILM_TANH, MINILM_SIGMOID, MINILM_ERF, MINILM_GELU, MINILM_GELU_TANH
+
+    ctypedef struct minilm_scores:
+        size_t rows, columns
+        const void *x
+        ptrdiff_t x_row
+        const int64_t *target
+        const void *weight
+        double weight_sum
+        int64_t ignore_index
+        double label_smoothing
+
+    ctypedef struct minilm_adamw:
+        size_t count
+        const size_t *sizes
+        void **params
+        void **exp_avgs
+        void **exp_avg_sqs
+        const void **grads
+        double lr, beta1, beta2, eps, weight_decay, step
 
     # Pointers to elements are void * here and in minilm.h: float for the table f32, double for f64.
     ctypedef struct minilm_reals:
@@ -63,11 +88,30 @@ cdef extern from "minilm.h":
         void (*softmax_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, void *) nogil
         int (*attention)(const minilm_attention *) nogil
         int (*attention_backward)(const minilm_attention *) nogil
+        along_rows softmax, log_softmax
+        along_two_rows softmax_backward, log_softmax_backward
+        void (*layer_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, const void *, double, void *, void *,
+                           void *) nogil
+        int (*layer_norm_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *,
+                                   const void *, const void *, void *, void *, void *) nogil
+        void (*rms_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, double, void *, void *) nogil
+        int (*rms_norm_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *,
+                                 const void *, void *, void *) nogil
+        int (*sum_rows)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
+        void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, void *) nogil
+        void (*cross_entropy)(const minilm_scores *, void *, double *) nogil
+        void (*cross_entropy_backward)(const minilm_scores *, const void *, const double *, void *) nogil
+        int (*adamw)(const minilm_adamw *) nogil
+        int (*square_sum)(size_t, const size_t *, const void **, double *) nogil
+        void (*pointwise)(minilm_function, size_t, const void *, void *) nogil
+        void (*gelu_backward)(bint, size_t, const void *, const void *, void *) nogil
 
     ctypedef struct minilm_kernels:
         const char *name
         const minilm_reals *f32
         const minilm_reals *f64
+        void (*philox)(uint64_t, uint64_t, uint64_t, size_t, uint32_t *) nogil
+        void (*keep_rows)(uint64_t, uint64_t, size_t, size_t, float, uint8_t *) nogil
 
     const minilm_kernels *const *minilm_tables(int *count)
     void minilm_set_num_threads(int count)
@@ -179,6 +223,25 @@ cdef Elements elements(array):
 include "native_memory.pxi"
 
 
+cdef plain_type(x):
+    """x's type in this machine's byte order: that of a result."""
+    return x.dtype if x.dtype.isnative else x.dtype.newbyteorder("=")
+
+
+cdef Elements flat(x):
+    """All elements of x side by side, in its order: where they lie if they can be seen so, else a copy."""
+    cdef Elements found = elements(x.reshape(-1))
+    if found.strides[0] != 1 and found.view.shape[0] > 1:
+        found = Elements(np.array(x.reshape(-1), dtype=plain_type(x), order="C"))
+    return found
+
+
+cdef int enough_memory(int result) except -1:
+    if result != MINILM_OK:
+        raise MemoryError("no memory for the sums of blocks of rows")
+    return 0
+
+
 cdef check_types(str kernel, x, y, str names):
     if x.dtype.char not in "fd" or y.dtype.char != x.dtype.char:
         raise ValueError(f"{kernel}: {names} are {x.dtype} and {y.dtype}: both must be float32, or both float64")
@@ -189,8 +252,16 @@ cdef const minilm_reals *reals(Elements x) noexcept:
     return kernels.f32 if x.type == b"f" else kernels.f64
 
 
+cdef const minilm_reals *reals_of(x):
+    return kernels.f32 if x.dtype.char == "f" else kernels.f64
+
+
 include "native_matmul.pxi"
 include "native_rows.pxi"
+include "native_pointwise.pxi"
+include "native_loss.pxi"
+include "native_optimizer.pxi"
+include "native_random.pxi"
 include "native_attention.pxi"
 
 set_bfloat16(precision.get_float32_matmul_precision() == "medium")

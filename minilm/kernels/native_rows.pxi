@@ -5,38 +5,218 @@ cdef Elements rows(x):
     shape = (math.prod(x.shape[:-1]), x.shape[-1])
     cdef Elements found = elements(x.reshape(shape))
     if found.strides[1] != 1 and found.view.shape[1] > 1:
-        found = Elements(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("=")).reshape(shape))
+        found = Elements(np.ascontiguousarray(x, dtype=plain_type(x)).reshape(-1, x.shape[-1]))
     return found
+
+
+cdef Elements result_rows(y):
+    """y (..., C), which is to be written and lies in one piece, as a matrix (rows, C)."""
+    return Elements(y.reshape(-1, y.shape[-1]), True)
+
+
+cdef Elements vector(str kernel, str name, v, size, x):
+    """v (size) beside x, elements side by side; None where there is none."""
+    if v is None:
+        return None
+    check_types(kernel, x, v, f"x and {name}")
+    if v.shape != (size,):
+        raise ValueError(f"{kernel}: {name} is {v.shape}, not ({size},): x is {x.shape}")
+    return flat(v)
+
+
+cdef const void *start_of(Elements v) noexcept:
+    return NULL if v is None else v.start
+
+
+cdef check_row(str kernel, x):
+    check_types(kernel, x, x, "the elements")
+    if x.ndim == 0:
+        raise ValueError(f"{kernel}: x has no axis")
+
+
+cdef check_same(str kernel, dy, y, str name):
+    check_types(kernel, dy, y, f"dy and {name}")
+    if dy.shape != y.shape or y.ndim == 0:
+        raise ValueError(f"{kernel}: dy {dy.shape} and {name} {y.shape} must have one shape, with an axis")
+
+
+# --- softmax ----------------------------------------------------------------------------------------
+
+cdef along(along_rows kernel, x, y):
+    cdef Elements source = rows(x), to = result_rows(y)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    with nogil:
+        kernel(count, columns, source.start, source.strides[0], to.start)
+    return y
+
+
+cdef along_both(along_two_rows kernel, dy, y, dx):
+    cdef Elements dy_rows = rows(dy), y_rows = rows(y), to = result_rows(dx)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    with nogil:
+        kernel(count, columns, dy_rows.start, dy_rows.strides[0], y_rows.start, y_rows.strides[0], to.start)
+    return dx
 
 
 def softmax(x):
     """e^x / sum e^x over the last axis."""
-    check_types("softmax", x, x, "the elements")
-    if x.ndim == 0:
-        raise ValueError("softmax: x has no axis")
-    y = empty(x.shape, x.dtype)
-    if x.size == 0:
-        return y
-    cdef Elements source = rows(x), to = Elements(y.reshape(-1, x.shape[-1]), True)
-    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
-    cdef const minilm_reals *table = reals(to)
-    with nogil:
-        table.softmax(count, columns, source.start, source.strides[0], to.start)
-    return y
+    check_row("softmax", x)
+    y = empty(x.shape, plain_type(x))
+    return along(reals_of(x).softmax, x, y) if x.size else y
 
 
 def softmax_backward(dy, y):
     """dx_j = y_j (dy_j - sum_k dy_k y_k), row by row."""
-    check_types("softmax_backward", dy, y, "dy and y")
-    if dy.shape != y.shape or y.ndim == 0:
-        raise ValueError(f"softmax_backward: dy {dy.shape} and y {y.shape} must have one shape, with an axis")
-    dx = empty(y.shape, y.dtype)
-    if y.size == 0:
-        return dx
-    cdef Elements dy_rows = rows(dy), y_rows = rows(y), to = Elements(dx.reshape(-1, y.shape[-1]), True)
+    check_same("softmax_backward", dy, y, "y")
+    dx = empty(y.shape, plain_type(y))
+    return along_both(reals_of(y).softmax_backward, dy, y, dx) if y.size else dx
+
+
+def log_softmax(x):
+    """x - log sum e^x over the last axis."""
+    check_row("log_softmax", x)
+    y = empty(x.shape, plain_type(x))
+    return along(reals_of(x).log_softmax, x, y) if x.size else y
+
+
+def log_softmax_backward(dy, y):
+    """dx_j = dy_j - e^(y_j) sum_k dy_k, row by row."""
+    check_same("log_softmax_backward", dy, y, "y")
+    dx = empty(y.shape, plain_type(y))
+    return along_both(reals_of(y).log_softmax_backward, dy, y, dx) if y.size else dx
+
+
+# --- normalisation ----------------------------------------------------------------------------------
+
+def layer_norm(x, weight, bias, eps):
+    """y = (x - mean) rstd weight + bias: x (..., C), weight, bias (C) -> y (..., C), mean, rstd (..., 1)."""
+    check_row("layer_norm", x)
+    cdef Elements weights = vector("layer_norm", "weight", weight, x.shape[-1], x)
+    cdef Elements biases = vector("layer_norm", "bias", bias, x.shape[-1], x)
+    if x.size == 0:
+        return reference.layer_norm(x, weight, bias, eps)
+    y = empty(x.shape, plain_type(x))
+    mean, rstd = (empty((*x.shape[:-1], 1), y.dtype) for _ in range(2))
+    cdef Elements source = rows(x), to = result_rows(y), means = result_rows(mean), rstds = result_rows(rstd)
     cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *w = start_of(weights)
+    cdef const void *b = start_of(biases)
+    cdef const minilm_reals *table = reals(to)
+    cdef double epsilon = eps
+    with nogil:
+        table.layer_norm(count, columns, source.start, source.strides[0], w, b, epsilon, to.start, means.start,
+                         rstds.start)
+    return y, mean, rstd
+
+
+def layer_norm_backward(dy, x, weight, mean, rstd):
+    """dy, x (..., C), weight (C), mean, rstd (..., 1) -> dx (..., C), dweight, dbias (C)."""
+    check_same("layer_norm_backward", dy, x, "x")
+    cdef Elements weights = vector("layer_norm_backward", "weight", weight, x.shape[-1], x)
+    cdef Elements means = one_a_row("layer_norm_backward", "mean", mean, x)
+    cdef Elements rstds = one_a_row("layer_norm_backward", "rstd", rstd, x)
+    if x.size == 0:
+        return reference.layer_norm_backward(dy, x, weight, mean, rstd)
+    dx = empty(x.shape, plain_type(x))
+    dweight, dbias = (empty(x.shape[-1:], dx.dtype) for _ in range(2))
+    cdef Elements dys = rows(dy), xs = rows(x), to = result_rows(dx)
+    cdef Elements dweights = Elements(dweight, True), dbiases = Elements(dbias, True)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *w = start_of(weights)
+    cdef const minilm_reals *table = reals(to)
+    cdef int result
+    with nogil:
+        result = table.layer_norm_backward(count, columns, dys.start, dys.strides[0], xs.start, xs.strides[0], w,
+                                           means.start, rstds.start, to.start, dweights.start, dbiases.start)
+    enough_memory(result)
+    return dx, dweight, dbias
+
+
+def rms_norm(x, weight, eps):
+    """y = x rrms weight: x (..., C), weight (C) -> y (..., C), rrms (..., 1)."""
+    check_row("rms_norm", x)
+    cdef Elements weights = vector("rms_norm", "weight", weight, x.shape[-1], x)
+    if x.size == 0:
+        return reference.rms_norm(x, weight, eps)
+    y = empty(x.shape, plain_type(x))
+    rrms = empty((*x.shape[:-1], 1), y.dtype)
+    cdef Elements source = rows(x), to = result_rows(y), rrmss = result_rows(rrms)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *w = start_of(weights)
+    cdef const minilm_reals *table = reals(to)
+    cdef double epsilon = eps
+    with nogil:
+        table.rms_norm(count, columns, source.start, source.strides[0], w, epsilon, to.start, rrmss.start)
+    return y, rrms
+
+
+def rms_norm_backward(dy, x, weight, rrms):
+    """dy, x (..., C), weight (C), rrms (..., 1) -> dx (..., C), dweight (C)."""
+    check_same("rms_norm_backward", dy, x, "x")
+    cdef Elements weights = vector("rms_norm_backward", "weight", weight, x.shape[-1], x)
+    cdef Elements rrmss = one_a_row("rms_norm_backward", "rrms", rrms, x)
+    if x.size == 0:
+        return reference.rms_norm_backward(dy, x, weight, rrms)
+    dx = empty(x.shape, plain_type(x))
+    dweight = empty(x.shape[-1:], dx.dtype)
+    cdef Elements dys = rows(dy), xs = rows(x), to = result_rows(dx), dweights = Elements(dweight, True)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *w = start_of(weights)
+    cdef const minilm_reals *table = reals(to)
+    cdef int result
+    with nogil:
+        result = table.rms_norm_backward(count, columns, dys.start, dys.strides[0], xs.start, xs.strides[0], w,
+                                         rrmss.start, to.start, dweights.start)
+    enough_memory(result)
+    return dx, dweight
+
+
+cdef Elements one_a_row(str kernel, str name, v, x):
+    """v (..., 1) beside x (..., C), elements side by side."""
+    check_types(kernel, x, v, f"x and {name}")
+    if v.shape != (*x.shape[:-1], 1):
+        raise ValueError(f"{kernel}: {name} is {v.shape}, not {(*x.shape[:-1], 1)}: x is {x.shape}")
+    return flat(v)
+
+
+# --- sums over rows ---------------------------------------------------------------------------------
+
+def sum_rows(x):
+    """The sum over rows: (..., C) -> (C)."""
+    check_row("sum_rows", x)
+    if x.size == 0:
+        return reference.sum_rows(x)
+    z = empty(x.shape[-1:], plain_type(x))
+    cdef Elements source = rows(x), to = Elements(z, True)
+    cdef size_t count = source.view.shape[0], columns = source.view.shape[1]
+    cdef const minilm_reals *table = reals(to)
+    cdef int result
+    with nogil:
+        result = table.sum_rows(count, columns, source.start, source.strides[0], to.start)
+    enough_memory(result)
+    return z
+
+
+def scatter_rows(rows, index, count):
+    """z[index[i]] += rows[i] into zeros, in order of i: (N, ...), (N) -> (count, ...)."""
+    check_row("scatter_rows", rows)
+    if index.shape != rows.shape[:1] or index.dtype.kind not in "iu":
+        raise ValueError(f"scatter_rows: index is {index.dtype} {index.shape}, not integers ({rows.shape[0]},)")
+    z = empty((count, *rows.shape[1:]), plain_type(rows))
+    if rows.size == 0 or z.size == 0:
+        return reference.scatter_rows(rows, index, count)
+    if index.min() < 0 or index.max() >= count:
+        raise IndexError(f"scatter_rows: the numbers go from {index.min()} to {index.max()}, the rows to {count - 1}")
+    cdef Elements source = all_rows(rows.reshape(rows.shape[0], -1)), to = Elements(z.reshape(count, -1), True)
+    cdef Elements numbers = flat(np.asarray(index, np.int64))
+    cdef size_t n = source.view.shape[0], columns = source.view.shape[1], rows_of_z = count
     cdef const minilm_reals *table = reals(to)
     with nogil:
-        table.softmax_backward(count, columns, dy_rows.start, dy_rows.strides[0], y_rows.start, y_rows.strides[0],
-                               to.start)
-    return dx
+        table.scatter_rows(n, columns, rows_of_z, source.start, source.strides[0], <const int64_t *>numbers.start,
+                           to.start)
+    return z
+
+
+cdef Elements all_rows(x):
+    """`rows`, for a function that calls something else so."""
+    return rows(x)

@@ -43,7 +43,7 @@ def keep_rows(key: int, first: int, rows: int, columns: int, p: float) -> Array:
     blocks = -(-columns // 4)
     lower = np.broadcast_to(np.arange(blocks, dtype=np.uint64), (rows, blocks))
     upper = np.broadcast_to(np.arange(first, first + rows, dtype=np.uint64)[:, None], (rows, blocks))
-    bits = _blocks(key, upper, lower).reshape(rows, -1)[:, :columns]
+    bits = _blocks(key, upper, lower).reshape(rows, 4 * blocks)[:, :columns]
     # 24 random bits as a number in [0, 1): exact in float32, and the same comparison in every backend
     return (bits >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24) >= np.float32(p)
 

@@ -253,23 +253,28 @@ def cross_entropy(
 
         loss = -(1 - s) weight_t log p_t - s / V sum_c weight_c log p_c,  s: label_smoothing
 
+    Everything is measured from the row's largest x: a float32 of 10000 has three digits behind the point, its
+    distance from the largest has them all. So lse is in float64.
+
     Shapes: x (N, V), target (N) of integers, weight (V) or None for ones -> losses (N), lse (N).
     A row whose target is `ignore_index` has loss 0.
     """
     xp = array_module(x)
     N, V = x.shape
     largest = x.max(-1, keepdims=True) if V else x.sum(-1, keepdims=True)
-    lse = (xp.log(xp.exp(x - largest).sum(-1, keepdims=True)) + largest)[:, 0]
+    below = x - largest
+    log_sum = xp.log(xp.exp(below).sum(-1))
+    lse = log_sum.astype(xp.float64) + largest[:, 0]
     ignored = target == ignore_index
     at = xp.where(ignored, 0, target)
-    loss = lse - x[xp.arange(N), at]
+    loss = log_sum - below[xp.arange(N), at]
     if weight is not None:
         loss *= weight[at]
     if label_smoothing:
         loss *= 1 - label_smoothing
         total = V if weight is None else weight.sum()
-        mixed = x.sum(-1) if weight is None else x @ weight
-        loss += (lse * total - mixed) * (label_smoothing / max(V, 1))
+        mixed = below.sum(-1) if weight is None else below @ weight
+        loss += (log_sum * total - mixed) * (label_smoothing / max(V, 1))
     loss[ignored] = 0
     return loss, lse
 
@@ -288,7 +293,9 @@ def cross_entropy_backward(
     of_target = xp.where(ignored, 0, of_target).astype(x.dtype)
     of_all = xp.where(ignored, 0, dloss * (label_smoothing / max(V, 1))).astype(x.dtype)
     total = V if weight is None else weight.sum()
-    dx = x - lse[:, None]
+    high = lse.astype(x.dtype)  # lse is taken away in two steps: none of its digits is lost
+    dx = x - high[:, None]
+    dx -= (lse - high).astype(x.dtype)[:, None]
     xp.exp(dx, out=dx)
     dx *= (of_target + of_all * total)[:, None]
     dx[xp.arange(N), at] -= of_target
