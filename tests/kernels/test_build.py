@@ -52,7 +52,7 @@ def _binary(root):
 
 # --- instructions -----------------------------------------------------------------------------------
 
-NUMERIC = ("gemm", "softmax", "peak")
+NUMERIC = ("gemm", "softmax", "norm", "loss", "embedding", "pointwise", "optimizer", "philox", "peak")
 
 
 def _instructions(root, instruction_set, file):
