@@ -49,31 +49,38 @@ def adamw(params, grads, exp_avgs, exp_avg_sqs, lr, beta1, beta2, eps, weight_de
     lengths = [len(arrays) for arrays in (params, grads, exp_avgs, exp_avg_sqs)]
     if len(set(lengths)) > 1:
         raise ValueError(f"adamw: there are {', '.join(map(str, lengths))} params, grads, exp_avgs and exp_avg_sqs")
-    groups, others = {"f": [], "d": []}, []
+    groups, others, copies = {"f": [], "d": []}, [], []
     for together in zip(params, grads, exp_avgs, exp_avg_sqs):
         param, grad, exp_avg, exp_avg_sq = together
         if not param.shape == grad.shape == exp_avg.shape == exp_avg_sq.shape:
             raise ValueError(f"adamw: shapes differ: {', '.join(str(a.shape) for a in together)}")
         if not (param.flags.writeable and exp_avg.flags.writeable and exp_avg_sq.flags.writeable):
             raise ValueError(f"adamw: a parameter {param.shape} or its running means are read-only")
-        group = groups.get(param.dtype.char)
-        seen = None if group is None else as_one_sequence(together)
-        (others if seen is None else group).append(together if seen is None else seen)
+        if param.dtype.char not in groups or any([a.dtype != param.dtype for a in together]):
+            others.append(together)
+            continue
+        seen = as_one_sequence(together)
+        if seen is None:  # computed on copies, which are written back
+            plain = [np.array(a, dtype=plain_type(a), order="C") for a in together]
+            copies.append((together, plain))
+            seen = [Elements(a) for a in plain]
+        groups[param.dtype.char].append(seen)
     for seen in groups.values():
         if seen:
             adamw_of(seen, settings)
-    if others:  # of other types, or not in one piece
+    for together, plain in copies:
+        for k in (0, 2, 3):
+            together[k][...] = plain[k]
+    if others:  # of other types
         reference.adamw(*map(list, zip(*others)), *settings)
 
 
 cdef as_one_sequence(together):
-    """The arrays as Elements if they have one type, and memory in one order; else None."""
-    cdef Elements first = Elements(together[0]), x
-    cdef int common = order(first)
-    seen = [first]
-    for array in together[1:]:
-        if array.dtype != together[0].dtype:
-            return None
+    """The arrays as Elements if memory has their elements in one order; else None."""
+    cdef Elements x
+    cdef int common = 3
+    seen = []
+    for array in together:
         x = Elements(array)
         common &= order(x)
         seen.append(x)
