@@ -16,7 +16,7 @@ Array = Any
 COLUMNS = 64  # of a task of scatter_rows
 
 
-@compiled(lambda t: (t[:, ::1], numba.int64[::1], t[::1], numba.float64, numba.float64, t[::1], t[::1]))
+@compiled(lambda t: (t[:, ::1], numba.int64[::1], t[::1], numba.float64, numba.float64, t[::1], numba.float64[::1]))
 def _cross_entropy(
     first: int,
     end: int,
@@ -34,17 +34,24 @@ def _cross_entropy(
     of_all = real(smoothing / x.shape[1])
     for i in range(first, end):
         largest = row_max(x[i], lanes)
-        lse[i] = np.log(row_sum_exp(x[i], largest, lanes)) + largest
+        log_sum = np.log(row_sum_exp(x[i], largest, lanes))
+        lse[i] = np.float64(log_sum) + largest
         t = target[i]
         if t < 0:
             loss[i] = 0
             continue
-        loss[i] = (lse[i] - x[i, t]) * weight[t] * real(1 - smoothing)
+        loss[i] = (log_sum - (x[i, t] - largest)) * weight[t] * real(1 - smoothing)
         if smoothing:
-            loss[i] += (lse[i] * real(total) - row_dot(x[i], weight, lanes)) * of_all
+            below = row_dot(x[i], weight, lanes) - largest * real(total)
+            loss[i] += (log_sum * real(total) - below) * of_all
 
 
-@compiled(lambda t: (t[:, ::1], t[::1], numba.int64[::1], t[::1], t[::1], numba.float64, numba.float64, t[:, ::1]))
+@compiled(
+    lambda t: (
+        *(t[:, ::1], t[::1], numba.int64[::1], t[::1]),
+        *(numba.float64[::1], numba.float64, numba.float64, t[:, ::1]),
+    )
+)
 def _cross_entropy_backward(
     first: int,
     end: int,
@@ -65,8 +72,10 @@ def _cross_entropy_backward(
             of_target = dloss[i] * real(1 - smoothing) * weight[t]
             of_all = dloss[i] * real(smoothing / x.shape[1])
         factor = of_target + of_all * real(total)
+        high = real(lse[i])
+        low = real(lse[i] - high)
         for j in range(x.shape[1]):
-            dx[i, j] = exp(x[i, j] - lse[i]) * factor
+            dx[i, j] = exp((x[i, j] - high) - low) * factor
         dx[i, t if t >= 0 else 0] -= of_target
         if smoothing:
             for j in range(x.shape[1]):
@@ -88,7 +97,7 @@ def _losses_and_gradients(first: int, end: int, x: Array, target: Array, scale: 
         for j in range(x.shape[1]):
             x[i, j] = exp(x[i, j] - largest)
         total = row_sum(x[i], lanes)
-        loss[i] = (np.log(total) + largest) - of_target
+        loss[i] = np.log(total) - (of_target - largest)
         factor = real(scale) / total
         for j in range(x.shape[1]):
             x[i, j] *= factor
@@ -101,7 +110,7 @@ def cross_entropy(
     """The loss of each row and its log sum of e^x, as in the reference."""
     if not x.size:
         return reference.cross_entropy(x, target, weight, ignore_index, label_smoothing)
-    loss, lse = np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
+    loss, lse = np.empty(len(x), x.dtype), np.empty(len(x), np.float64)
     at, weights, total = _classes(target, ignore_index, x.shape[1]), *_weights(weight, x)
     _cross_entropy(len(x), x.size, rows(x), at, weights, float(label_smoothing), total, loss, lse)
     return loss, lse

@@ -52,3 +52,30 @@ def cross_entropy_backward(dloss, x, target, weight, lse, ignore_index, label_sm
     with nogil:
         table.cross_entropy_backward(&scores.c, dlosses.start, <const double *>lses.start, to.start)
     return dx
+
+
+def linear_cross_entropy(x, weight, target, ignore_index, scale):
+    """losses (N), dx (N, C), dweight (V, C) of the scores x weight^T, some rows at a time: see reference.py."""
+    check_types("linear_cross_entropy", x, weight, "x and weight")
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1] or target.shape != x.shape[:1]:
+        raise ValueError(f"linear_cross_entropy: x {x.shape}, weight {weight.shape} and target {target.shape} do not "
+                         "fit: (N, C), (V, C) and (N,) were expected")
+    N, V = x.shape[0], weight.shape[0]
+    losses = empty((N,), x.dtype)
+    dx = None if scale is None else empty(x.shape, x.dtype)
+    dweight = None if scale is None else empty(weight.shape, weight.dtype)
+    if scale is not None and not N:
+        dweight[...] = 0
+    block = max(1, reference.LOGITS // max(V, 1))
+    scores = empty((min(block, N), V), x.dtype)
+    for start in range(0, N, block):
+        here = slice(start, min(start + block, N))
+        part = scores[: here.stop - start]
+        matmul(x[here], weight.T, out=part)
+        losses[here], lse = cross_entropy(part, target[here], None, ignore_index, 0.0)
+        if scale is not None:
+            scales = np.full(len(part), scale, x.dtype)
+            part = cross_entropy_backward(scales, part, target[here], None, lse, ignore_index, 0.0)
+            matmul(part, weight, out=dx[here])
+            matmul(part.T, x[here], out=dweight, accumulate=start > 0)
+    return losses, dx, dweight

@@ -25,6 +25,7 @@ SHARES = rng.uniform(0, 1, X.shape)
 CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("linear", (X, W, BIAS)),
     ("linear", (X, W)),
+    ("linear_cross_entropy", (X[0], W, TOKENS[0])),
     ("embedding", (TOKENS, W)),
     ("embedding", (TOKENS, W, 3)),
     ("layer_norm", (X, (5,), ROW, ROW + 1, 0.1)),
@@ -60,6 +61,8 @@ NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("gelu", (X,), {"approximate": "tanh"}),
     ("softmax", (X,), {"dim": -1}),
     ("linear", (X,), {"weight": W, "bias": BIAS}),
+    ("linear_cross_entropy", (X[0], W, TOKENS[0]), {"linear_bias": BIAS, "label_smoothing": 0.1}),
+    ("linear_cross_entropy", (X[0], W, TOKENS[0]), {"reduction": "none", "ignore_index": 3}),
     ("layer_norm", (X,), {"normalized_shape": [5], "weight": ROW, "eps": 0.3}),
     ("embedding", (TOKENS,), {"weight": W, "padding_idx": -2}),
     ("scaled_dot_product_attention", (Q, K, K), {"attn_mask": MASK, "scale": 0.3}),
