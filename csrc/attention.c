@@ -67,11 +67,17 @@ static void *start(const minilm_attention *x, const minilm_matrices *m, size_t i
 
 /* --- packing --------------------------------------------------------------------------------------------- */
 
-/* to (columns, width) = from (rows, columns) transposed and scaled; the places behind `rows` are 0. */
-static void transpose(real *to, size_t width, const real *from, ptrdiff_t from_row, size_t rows, size_t columns,
-                      real scale) {
-    for (size_t j = 0; j < columns; j++)
-        for (size_t i = 0; i < width; i++) to[j * width + i] = i < rows ? from[(ptrdiff_t)i * from_row + (ptrdiff_t)j] * scale : 0;
+/* to (columns, width) = from (rows, columns) transposed; the places behind `rows` are 0. */
+static void transpose(real *to, size_t width, const real *from, ptrdiff_t from_row, size_t rows, size_t columns) {
+    size_t squares = columns - columns % 4, i = 0;
+    for (; i + 4 <= rows; i += 4) {
+        const real *four = from + (ptrdiff_t)i * from_row;
+        for (size_t j = 0; j < squares; j += 4) transpose_4x4(to + j * width + i, width, four + j, from_row);
+        for (size_t j = squares; j < columns; j++)
+            for (ptrdiff_t l = 0; l < 4; l++) to[j * width + i + (size_t)l] = four[l * from_row + (ptrdiff_t)j];
+    }
+    for (; i < width; i++)
+        for (size_t j = 0; j < columns; j++) to[j * width + i] = i < rows ? from[(ptrdiff_t)i * from_row + (ptrdiff_t)j] : 0;
 }
 
 /* to (rows, filled(columns)) = from (rows, columns) scaled, zeros behind. */
@@ -84,7 +90,7 @@ static void copy_rows(real *to, const real *from, ptrdiff_t from_row, size_t row
 static void pack_panels(real *to, const real *from, ptrdiff_t from_row, size_t rows, size_t columns) {
     for (size_t i = 0; i < rows; i += TILE_ROWS) {
         size_t count = smaller(TILE_ROWS, rows - i);
-        transpose(to + i * columns, count, from + (ptrdiff_t)i * from_row, from_row, count, columns, 1);
+        transpose(to + i * columns, count, from + (ptrdiff_t)i * from_row, from_row, count, columns);
     }
 }
 
@@ -204,7 +210,8 @@ static void forward_tile(head *h, size_t query) {
     size_t queries = smaller(QUERIES, x->queries - query), sight = keys_in_sight(x, query), E = x->width;
     vec largest[TILE_VECS], total[TILE_VECS], shrink[TILE_VECS];
     for (int v = 0; v < TILE_VECS; v++) largest[v] = vec_all(-INFINITY), total[v] = vec_zero();
-    transpose(h->q_columns, QUERIES, h->q + (ptrdiff_t)query * x->q.row, x->q.row, queries, x->depth, (real)x->scale);
+    transpose(h->q_columns, QUERIES, h->q + (ptrdiff_t)query * x->q.row, x->q.row, queries, x->depth);
+    for (size_t i = 0; i < x->depth * QUERIES; i++) h->q_columns[i] *= (real)x->scale;
     memset(h->sum, 0, E * QUERIES * sizeof(real));
 
     for (size_t key = 0; key < sight; key += KEYS) {
@@ -258,12 +265,12 @@ static void backward_tile(head *h, size_t query) {
     const minilm_attention *x = h->x;
     size_t queries = smaller(QUERIES, x->queries - query), sight = keys_in_sight(x, query), D = x->depth, E = x->width;
     const real *q = h->q + (ptrdiff_t)query * x->q.row, *dy = h->dy + (ptrdiff_t)query * x->dy.row;
-    transpose(h->q_columns, QUERIES, q, x->q.row, queries, D, (real)x->scale);
-    transpose(h->dy_columns, QUERIES, dy, x->dy.row, queries, E, 1);
     memset(h->q_rows, 0, QUERIES * filled(D) * sizeof(real));
     memset(h->dy_rows, 0, QUERIES * filled(E) * sizeof(real));
     copy_rows(h->q_rows, q, x->q.row, queries, D, (real)x->scale);
     copy_rows(h->dy_rows, dy, x->dy.row, queries, E, 1);
+    transpose(h->q_columns, QUERIES, h->q_rows, (ptrdiff_t)filled(D), QUERIES, D);
+    transpose(h->dy_columns, QUERIES, h->dy_rows, (ptrdiff_t)filled(E), QUERIES, E);
     memset(h->sum, 0, QUERIES * filled(D) * sizeof(real));
 
     real lse[QUERIES], along[QUERIES]; /* lanes without a query: e^(0 - inf) = 0 */

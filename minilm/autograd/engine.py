@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import chain, repeat
 from typing import Any
 
@@ -47,15 +47,16 @@ def backward(
 
     Errors: AutogradError where there is no graph, or it was freed or overwritten.
     """
-    roots = _roots(tensors, grad_tensors, create_graph)
+    roots = _roots(tensors, grad_tensors, create_graph, copy=False)
+    given = {id(gradient) for _, _, gradient in roots}  # the caller's own arrays, which no leaf may adopt
     keep = create_graph if retain_graph is None else retain_graph
     wanted = None if inputs is None else _wanted("backward", inputs)
     walk = _Walk(keep, create_graph, wanted)
     walk.run(roots)
     if wanted is None:
-        walk.deliver(walk.leaves.values())
+        walk.deliver(walk.leaves.values(), given)
     else:
-        walk.deliver([(t, g) for t, g in zip(wanted, walk.captured()) if g is not None])
+        walk.deliver([(t, g) for t, g in zip(wanted, walk.captured()) if g is not None], given)
 
 
 def grad(
@@ -73,7 +74,7 @@ def grad(
     error, unless `allow_unused` (None comes back for it) or `materialize_grads` (zeros come back).
     Shapes: each result has its input's shape.
     """
-    roots = _roots(outputs, grad_outputs, create_graph)
+    roots = _roots(outputs, grad_outputs, create_graph, copy=True)  # what comes back may be what was given
     wanted = _wanted("grad", inputs)
     walk = _Walk(create_graph if retain_graph is None else retain_graph, create_graph, wanted)
     walk.run(roots)
@@ -244,13 +245,17 @@ class _Walk:
                 found.append(self._caught.get((id(tensor.node), tensor._index)))
         return found
 
-    def deliver(self, leaves: Any) -> None:
-        """Write the gradients to the `.grad` of the leaves and of those that retain theirs, each once."""
+    def deliver(self, leaves: Any, given: Set[int] = frozenset()) -> None:
+        """Write the gradients to the `.grad` of the leaves and of those that retain theirs, each once.
+
+        Args:
+            given: the identities of arrays that are the caller's own.
+        """
         everything = {id(tensor): (tensor, gradient) for tensor, gradient in (*self.retained, *leaves)}
-        _deliver(list(everything.values()))
+        _deliver(list(everything.values()), given)
 
 
-def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
+def _deliver(gradients: list[tuple[Tensor, Gradient]], given: Set[int]) -> None:
     """Set or increase each tensor's `.grad`, all of them or none.
 
     The new values are made first. The writing is one loop inside the interpreter's C code (two `map`s,
@@ -258,14 +263,14 @@ def _deliver(gradients: list[tuple[Tensor, Gradient]]) -> None:
     """
     fresh: list[tuple[Tensor, Tensor]] = []
     sums: list[tuple[Array, Array]] = []
-    owned: set[int] = set()
+    owned = set(given)
     for tensor, gradient in gradients:
         old = tensor.grad
         if isinstance(gradient, Tensor) or (old is not None and old.requires_grad):
             new = gradient if isinstance(gradient, Tensor) else wrap(gradient)
             fresh.append((tensor, new if old is None else old + new))
         elif old is None:
-            # Adopted without a copy unless it is a view, or already another tensor's gradient.
+            # Adopted without a copy unless it is a view, the caller's, or already another tensor's gradient.
             # (An array whose base is none has its memory to itself, in NumPy's or in the kernels' pool.)
             if isinstance(gradient.base, np.ndarray) or id(gradient) in owned or not gradient.flags.writeable:
                 gradient = gradient.copy()
@@ -290,7 +295,7 @@ def _wanted(name: str, inputs: Any) -> list[Tensor]:
     return wanted
 
 
-def _roots(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Any, int, Gradient]]:
+def _roots(tensors: Any, gradients: Any, create_graph: bool, copy: bool) -> list[tuple[Any, int, Gradient]]:
     """For each tensor where its walk starts and with what gradient."""
     outputs = _listed(tensors)
     given = [None] * len(outputs) if gradients is None else _listed(gradients)
@@ -304,12 +309,12 @@ def _roots(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Any, 
                 "recorded it; did you forget requires_grad=True, or are you inside no_grad()?"
             )
         node = tensor.node
-        roots.append((tensor if node is None else node, tensor._index, _seed(tensor, gradient, create_graph)))
+        roots.append((tensor if node is None else node, tensor._index, _seed(tensor, gradient, create_graph, copy)))
     return roots
 
 
-def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Gradient:
-    """The gradient that a walk starts from: the one given, or 1 for a tensor of one element."""
+def _seed(tensor: Tensor, gradient: Any, create_graph: bool, copy: bool) -> Gradient:
+    """The gradient that a walk starts from: the one given (or a copy), or 1 for a tensor of one element."""
     xp = array_module(tensor.array)
     if gradient is None:
         if tensor.array.size != 1:
@@ -324,8 +329,7 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Gradient:
         raise ShapeError(f"backward: the gradient has shape {gradient.shape}, the tensor {tensor.shape}")
     if create_graph:
         return gradient
-    # A copy: the walk may hand this array to a leaf, and the caller keeps his own.
-    return gradient.array.astype(tensor.dtype, copy=True)
+    return gradient.array.astype(tensor.dtype, copy=copy)
 
 
 def _zeros(meta: tuple[tuple[int, ...], Any], gradients: list[Gradient]) -> Gradient:

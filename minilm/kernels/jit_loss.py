@@ -124,7 +124,7 @@ def cross_entropy_backward(
         return reference.cross_entropy_backward(dloss, x, target, weight, lse, ignore_index, label_smoothing)
     dx = np.empty(x.shape, x.dtype)
     at, weights, total = _classes(target, ignore_index, x.shape[1]), *_weights(weight, x)
-    per_row = owned(dloss.astype(x.dtype, copy=False)), at, weights, owned(lse)
+    per_row = owned(dloss.astype(x.dtype, copy=False)), at, weights, owned(lse.astype(np.float64, copy=False))
     _cross_entropy_backward(len(x), x.size, rows(x), *per_row, float(label_smoothing), total, dx)
     return dx
 

@@ -251,12 +251,12 @@ def test_values_are_the_references(case, layout, dtype):
         for given, as_before in zip(_flat(arguments), _flat(before)):
             np.testing.assert_array_equal(given, as_before)
     assert len(results) == len(expected)
-    for ours, theirs in zip(results, expected):
+    for i, (ours, theirs) in enumerate(zip(results, expected)):
         if theirs is None:
             assert ours is None
             continue
         if isinstance(theirs, np.ndarray):
-            assert ours.dtype == dtype
+            assert ours.dtype == ("float64" if name == "cross_entropy" and i == 1 else dtype)  # lse
             assert ours.shape == theirs.shape
         # sums of at most 134 terms of size 1 or so, each rounded; exponentials of differences of such sums
         scale = 1 + np.max(np.abs(theirs), initial=0, where=np.isfinite(theirs))
