@@ -31,7 +31,7 @@ def measure(threads: int, seconds: float = 0.3, small: int = SMALL, large: int =
 
 
 def read_bandwidth(size: int, threads: int, seconds: float) -> float:
-    """GB/s at which `threads` threads read an array of `size` bytes again and again, each its own part.
+    """GB/s at which `threads` threads move `size` bytes again and again, each its own part: read, or read and written.
 
     Each thread sums squares: one load for each multiply-add, in BLAS's vector loop, in pieces that stay below
     the length from which BLAS would start threads of its own. The maximum serves where that is slower.
@@ -48,6 +48,12 @@ def read_bandwidth(size: int, threads: int, seconds: float) -> float:
                 best = max(best, 1e-9 * size / (now - start))
                 if now >= end:
                     break
+        halves = [part[: len(part) // 2 * 2].reshape(2, -1) for part in parts]
+        end = time.perf_counter() + seconds / 2
+        while time.perf_counter() < end:  # memory takes more where some of it is written
+            start = time.perf_counter()
+            list(pool.map(lambda pair: np.add(*pair, out=pair[0]), halves))
+            best = max(best, 1.5e-9 * size / (time.perf_counter() - start))
     return max(best, _read_in_c(size, seconds))
 
 
