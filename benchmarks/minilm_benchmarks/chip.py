@@ -52,9 +52,14 @@ def read_bandwidth(size: int, threads: int, seconds: float) -> float:
         end = time.perf_counter() + seconds / 2
         while time.perf_counter() < end:  # memory takes more where some of it is written
             start = time.perf_counter()
-            list(pool.map(lambda pair: np.add(*pair, out=pair[0]), halves))
+            list(pool.map(_updated, halves))
             best = max(best, 1.5e-9 * size / (time.perf_counter() - start))
     return max(best, _read_in_c(size, seconds))
+
+
+def _updated(pair: Any) -> None:
+    """Two numbers read for each that is written."""
+    np.add(pair[0], pair[1], out=pair[0])
 
 
 def _read_in_c(size: int, seconds: float) -> float:

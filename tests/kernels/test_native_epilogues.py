@@ -1,0 +1,103 @@
+"""Products that end with bias, residual and GELU, and products in bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minilm as ml
+from minilm.kernels import reference
+
+# Beyond each limit at which gemm.c takes another way: one row, few rows, tiles, K blocks, columns that are left over.
+SIZES = [(1, 5, 3), (1, 300, 700), (13, 31, 17), (29, 33, 65), (64, 401, 84), (131, 800, 37), (3, 0, 5), (0, 4, 5)]
+
+
+# Tolerances: a sum of K products of size 1 or so, and K + 1 roundings.
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    ml.set_float32_matmul_precision("highest")
+
+
+def operands(M, K, N, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((M, K), (N, K), (N,), (M, N)))
+
+
+def bfloat16(x):
+    """x rounded to the nearest bfloat16, ties to even, in float32."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("parts", ["bias", "residual", "both", "neither"])
+def test_linear(native, dtype, sizes, parts):
+    x, weight, bias, residual = operands(*sizes, dtype)
+    bias = bias if parts in ("bias", "both") else None
+    residual = np.asfortranarray(residual) if parts in ("residual", "both") else None
+    wide = [None if a is None else a.astype("float64") for a in (x, weight, bias, residual)]
+    tolerance = 2 * (sizes[1] + 2) * np.finfo(dtype).eps
+    np.testing.assert_allclose(
+        native.linear(x, weight, bias, residual), reference.linear(*wide), rtol=tolerance, atol=tolerance
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_linear_gelu(native, dtype, sizes, approximate):
+    x, weight, bias, _ = operands(*sizes, dtype)
+    y, z = native.linear_gelu(x, weight, bias, approximate)
+    # bit for bit what the two kernels give one after the other: the same sums, the same function
+    np.testing.assert_array_equal(z, native.linear(x, weight, bias))
+    np.testing.assert_array_equal(y, native.gelu(z, approximate))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("layout", ["plain", "transposed", "strided"])
+def test_medium_rounds_to_bfloat16_or_not_at_all(native, sizes, layout):
+    x, weight, *_ = operands(*sizes, "float32", 1)
+    b = weight.T
+    if layout == "transposed":
+        x, b = np.asfortranarray(x), np.ascontiguousarray(b)
+    elif layout == "strided":
+        x, b = np.repeat(x, 2, 1)[:, ::2], np.repeat(b, 3, 1)[:, ::3]
+    exact = native.matmul(x, b)
+    ml.set_float32_matmul_precision("medium")
+    product = native.matmul(x, b)
+    if not native.instruction_set().endswith("bf16"):
+        np.testing.assert_array_equal(product, exact)
+        return
+    expected = bfloat16(x).astype("float64") @ bfloat16(b).astype("float64")
+    tolerance = 2 * (sizes[1] + 2) * np.finfo("float32").eps
+    np.testing.assert_allclose(product, expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(product[:1], native.matmul(x[:1], b))
+    out = np.ones_like(product)
+    native.matmul(x, b, out=out, accumulate=True)
+    np.testing.assert_allclose(out, 1 + expected, rtol=tolerance, atol=tolerance)
+
+
+def test_medium_leaves_float64_alone_and_keeps_infinities(native):
+    ml.set_float32_matmul_precision("medium")
+    a, b = np.random.default_rng(2).standard_normal((2, 40, 40))
+    np.testing.assert_allclose(native.matmul(a, b), a @ b, rtol=1e-12, atol=1e-12)
+    x = np.eye(40, dtype="float32")
+    x[3, 3], x[5, 5] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        product = native.matmul(x, np.ones((40, 40), "float32"))
+    assert np.isposinf(product[3]).all()
+    assert np.isnan(product[5]).all()
+    assert (np.delete(product, [3, 5], 0) == 1).all()
+
+
+def test_the_precision_is_one_of_three_words():
+    assert ml.get_float32_matmul_precision() == "highest"
+    ml.set_float32_matmul_precision("medium")
+    assert ml.get_float32_matmul_precision() == "medium"
+    with pytest.raises(ValueError, match="'highest', 'high' or 'medium', not 'low'"):
+        ml.set_float32_matmul_precision("low")
+    assert ml.get_float32_matmul_precision() == "medium"
