@@ -109,6 +109,7 @@ static void scores_of(size_t first, size_t keys, size_t all, size_t depth, const
 /* c (rows, columns) += a^T b: a (depth, rows) with a_k from one k to the next, b (depth, columns filled up) */
 static void add_product(size_t rows, size_t columns, size_t depth, const real *a, ptrdiff_t a_k, const real *b,
                         ptrdiff_t b_k, real *c, ptrdiff_t c_row) {
+    if (!rows) return; /* values without channels */
     size_t height = parts(rows, parts(rows, TILE_ROWS));
     for (size_t j = 0; j < columns; j += TILE_COLUMNS)
         for (size_t i = 0; i < rows; i += height)
