@@ -18,7 +18,7 @@
 #include <stdatomic.h>
 
 enum {
-    K_BLOCK = 384 * 4 / sizeof(real), /* of 192 to 512 the fastest, though a panel of b then fills 48 KB */
+    K_BLOCK = 384 * 4 / sizeof(real), /* the best of 192 to 512 on most shapes, though a panel of b fills 48 KB */
     SUPER = 4096,                     /* rows of a, and columns of b, packed at a time: bounds the workspace */
     PACK_BLOCK = 64,                  /* so many k of a panel are packed while they stay in the cache */
     BAND_ROWS = 32,                   /* where rows are packed: so many, */

@@ -1,8 +1,8 @@
 /* Memory for results, used again.
  *
  * A training step makes the same arrays as the step before. Where each goes back to the system when it is dropped,
- * the next one's pages must be fetched, and cleared, anew: at a few tenths of a microsecond for 4 KB that is as long
- * as the work itself for an addition. So released blocks wait here, by size, for the next of their kind, up to a cap.
+ * the next one's pages must be fetched, and cleared, anew: 3 microseconds for 4 KB on a virtual machine, where adding
+ * two arrays of 4 KB takes 0.15. So released blocks wait here, by size, for the next of their kind, up to a cap.
  */
 #include "minilm.h"
 

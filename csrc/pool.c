@@ -24,7 +24,7 @@
 enum {
     MOST_THREADS = 1024,
     CLOSED = 1 << 20, /* a bit of the gate; those below it count the workers inside */
-    SPINS = 20000,    /* half a millisecond: longer than Python's part between two kernels of a step */
+    SPINS = 20000,    /* most of a millisecond: longer than Python's part between two kernels of a step */
 };
 
 static struct {

@@ -161,7 +161,7 @@ def _compiled(backend_name: str, kernel: str) -> Kernel:
     def serve(x: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal fast
         first = (x[0] if x else None) if type(x) is list else x  # the optimisers' kernels take lists of arrays
-        if type(first) is not np.ndarray or first.dtype.char not in "fd":
+        if not isinstance(first, np.ndarray) or first.dtype.char not in "fd":
             return plain(x, *args, **kwargs)
         if fast is None:
             fast = getattr(_module(backend_name), kernel)

@@ -10,6 +10,7 @@ from minilm.kernels import reference
 
 # Beyond each limit at which gemm.c takes another way: one row, few rows, tiles, K blocks, columns that are left over.
 SIZES = [(1, 5, 3), (1, 300, 700), (13, 31, 17), (29, 33, 65), (64, 401, 84), (131, 800, 37), (3, 0, 5), (0, 4, 5)]
+SIZES += [(4101, 3, 40), (35, 3, 4137)]  # more rows, and columns, than are packed at a time
 
 
 # Tolerances: a sum of K products of size 1 or so, and K + 1 roundings.
@@ -55,6 +56,33 @@ def test_linear_gelu(native, dtype, sizes, approximate):
     # bit for bit what the two kernels give one after the other: the same sums, the same function
     np.testing.assert_array_equal(z, native.linear(x, weight, bias))
     np.testing.assert_array_equal(y, native.gelu(z, approximate))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("logits", [1, 7 * 5, 1 << 22])
+def test_linear_cross_entropy_in_blocks(native, monkeypatch, dtype, scale, logits):
+    """One row at a time, five, or all: the same losses to the bit, and gradients that differ by their sums' order."""
+    rng = np.random.default_rng(3)
+    x, weight = rng.standard_normal((13, 11)).astype(dtype), rng.standard_normal((7, 11)).astype(dtype)
+    target = rng.integers(0, 7, 13)
+    target[4] = -100
+    wide = x.astype("float64"), weight.astype("float64")
+    scores = wide[0] @ wide[1].T
+    losses, lse = reference.cross_entropy(scores, target, None, -100, 0.0)
+    dscores = reference.cross_entropy_backward(np.full(13, 0.3), scores, target, None, lse, -100, 0.0)
+    expected = losses, dscores @ wide[1], dscores.T @ wide[0]
+    whole = native.linear_cross_entropy(x, weight, target, -100, scale)
+    monkeypatch.setattr(reference, "LOGITS", logits)
+    tolerance = 100 * np.finfo(dtype).eps
+    for backend in (native, reference):
+        results = backend.linear_cross_entropy(x, weight, target, -100, scale)
+        for ours, theirs in zip(results, expected if scale else (losses, None, None)):
+            if theirs is None:
+                assert ours is None
+                continue
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    np.testing.assert_array_equal(native.linear_cross_entropy(x, weight, target, -100, None)[0], whole[0])
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)

@@ -392,8 +392,9 @@ for dtype in table.DTYPES:
 
 def test_every_instruction_set_computes(native):
     here = os.path.dirname(__file__)
-    files = [os.path.join(here, f"test_native_{name}.py") for name in ("rows", "pointwise", "optimizer")]
-    tests = "test_values or test_bits or test_a_row or accurate or adamw or square_sum or philox or keep"
+    names = ("rows", "pointwise", "optimizer", "epilogues", "attention")
+    files = [os.path.join(here, f"test_native_{name}.py") for name in names]
+    tests = "test_values or test_bits or test_a_row or accurate or adamw or square_sum or philox or keep or linear"
     code = f"""
 import sys, pytest
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *{files!r}, "-k", {tests!r}]))

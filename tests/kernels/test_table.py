@@ -103,6 +103,13 @@ def test_other_types_are_served_by_the_reference(backend, dtype):
     np.testing.assert_array_equal(product, [[5, 14], [14, 50]])
 
 
+def test_arrays_in_files_are_served_like_others(backend, tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(5, 7))
+    x[...] = np.arange(35).reshape(5, 7)
+    module = importlib.import_module(f"minilm.kernels.{'jit' if backend == 'numba' else backend}")
+    np.testing.assert_array_equal(kernels.softmax(x), module.softmax(np.array(x)))
+
+
 def test_numbas_loops_multiply():
     from minilm.kernels import jit
 
