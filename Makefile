@@ -7,10 +7,10 @@ SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildc
 .PHONY: help demo test lint sanitize clean
 
 help:
-	@echo "make demo      set up .venv, then train a GPT on Shakespeare (about a minute) and let it write"
+	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
 	@echo "make test      set up .venv-test, then run the whole test suite"
 	@echo "make lint      ruff and mypy, in .venv-test"
-	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; about a minute)"
+	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
 	@echo "make clean     remove both environments and everything that was built"
 
 demo: .venv/installed

@@ -37,7 +37,7 @@ DEMO_FOLDER = Path("runs/demo")
 
 @app.command()
 def demo(
-    steps: Annotated[int, typer.Option(help="Optimiser steps; about a minute on two cores by default.")] = DEMO_STEPS,
+    steps: Annotated[int, typer.Option(help="Optimiser steps; half a minute on two cores by default.")] = DEMO_STEPS,
     out: Annotated[Path, typer.Option(help="The run's folder; a new one beside it if it holds a run.")] = DEMO_FOLDER,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 1337,
 ) -> None:

@@ -66,7 +66,7 @@ class Optimizer:
     def update_all(self, due: list[tuple[Tensor, Any, dict[str, Any]]], group: Group) -> None:
         """Update the parameters of a group that have gradients: triples of parameter, gradient (an array) and state.
 
-        One after the other by `update`, unless a subclass has a pass over all of them (AdamW), which then is instead of it.
+        One after the other by `update`, unless a subclass has one pass over all of them instead, as AdamW does.
         """
         for parameter, gradient, state in due:
             self.update(parameter, gradient, state, group)
