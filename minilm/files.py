@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,28 +20,21 @@ def written_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
     Errors: OSError of the file system (no space, no permission), with `path` untouched.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    # Named before it is made: an interrupt may come as soon as it is there, and must know what to take away.
+    part = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(part, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
+        os.replace(part, target)
     except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(target)  # a full disk does not say where
         raise
     _sync_folder(target.parent)
-
-
-def _umask() -> int:
-    """The process's file creation mask; mkstemp ignores it and makes private files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

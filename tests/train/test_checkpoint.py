@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pytest
 
+import minilm.files
 from minilm.errors import CheckpointError, DataError, MinilmError
 from minilm.generation import generate
 from minilm.models import GPT, GPTConfig
@@ -231,7 +232,7 @@ class _FillsTheDisk:
         if trainer.progress.step == self.step:
             trainer.observers = []  # the log's own trouble is another test's
             if self.call == "write":
-                self.monkeypatch.setattr(os, "fdopen", _full_file)
+                self.monkeypatch.setattr(minilm.files, "open", _full_file, raising=False)
             else:
                 self.monkeypatch.setattr(os, self.call, _full)
 
@@ -245,8 +246,8 @@ def _full(*args, **settings):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _full_file(handle, *args, **settings):
-    os.close(handle)
+def _full_file(path, mode, *args, **settings):
+    open(path, mode).close()  # there is room for a name
     return open("/dev/full", "wb")  # the kernel's own full disk
 
 
