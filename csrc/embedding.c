@@ -31,8 +31,8 @@ static void add_some(const void *context, size_t from, size_t to) {
 }
 
 void EXPORTED(scatter_rows)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row,
-                            const int64_t *index, void *z) {
+                            const int64_t *index, bool add, void *z) {
     work w = {rows, columns, x, x_row, index, z};
-    share_rows(count, columns, 0, zero_some, &w);
+    if (!add) share_rows(count, columns, 0, zero_some, &w);
     if (rows) share_rows(columns, 1, rows > WORTH_SHARING / (columns + 1) ? COLUMNS_PER_TASK : columns, add_some, &w);
 }

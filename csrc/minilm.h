@@ -149,9 +149,9 @@ typedef struct {
     /* The sum over rows:  x (rows, columns) -> sum (columns); MINILM_OK or MINILM_NO_MEMORY */
     int (*sum_rows)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *sum);
 
-    /* z[index[i]] += x[i] into zeros:  x (rows, columns), index (rows), below `count` -> z (count, columns) */
+    /* z[index[i]] += x[i], into zeros unless `add`:  x (rows, columns), index (rows), below `count` -> z (count, columns) */
     void (*scatter_rows)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row,
-                         const int64_t *index, void *z);
+                         const int64_t *index, bool add, void *z);
 
     /* The loss of each row, 0 where it is ignored, and lse = log sum e^x:  scores -> loss (rows), lse (rows) */
     void (*cross_entropy)(const minilm_scores *scores, void *loss, double *lse);

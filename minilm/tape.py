@@ -48,6 +48,39 @@ class Version:
         self.writer = (name, call_site())
 
 
+class Remade:
+    """A saved value that is not kept but made again when a backward asks for it, from what its maker saved.
+
+    The output of a normalisation or an activation is as large as its input, which its own backward needs, and one
+    cheap pass over it makes the output again, bit by bit: keeping both would cost memory for nothing. Where several
+    operations saved the value it is made once and kept until the last of them has read it.
+    """
+
+    __slots__ = ("_maker", "_origins", "_readers", "_reads", "_saved", "_value")
+
+    def __init__(self, maker: Node) -> None:
+        self._maker, self._saved, self._origins = maker, maker._saved, maker._origins
+        self._readers = self._reads = 0
+        self._value: Array = None
+
+    def saved_once_more(self) -> Remade:
+        """Itself, for one more operation that saves the value."""
+        self._readers += 1
+        return self
+
+    def value(self) -> Array:
+        """The array. Errors: AutogradError if what it is made from was overwritten since."""
+        self._maker.check(self._origins)
+        array = self._maker.op.remake(self._maker, *self._saved) if self._value is None else self._value
+        self._reads += 1
+        self._value = None if self._reads % self._readers == 0 else array
+        return array
+
+
+# Below so many bytes what is saved is not worth the time of making it again.
+WORTH_REMAKING = 1 << 22
+
+
 class Node:
     """One recorded operation; at the same time the `ctx` that its forward and backward are given.
 
@@ -60,6 +93,7 @@ class Node:
         output_shape: the output's shape, for pictures; set once recorded, and only where there is one output.
         outputs: `(shape, dtype)` of each output where there are several, else None.
         hooks: functions to call with an output's gradient, by output.
+        remade: stands for the output in the nodes that saved it, where it is made again instead of kept.
     """
 
     __slots__ = (
@@ -74,6 +108,7 @@ class Node:
         "op",
         "output_shape",
         "outputs",
+        "remade",
         "shapes",
         "site",
     )
@@ -90,6 +125,7 @@ class Node:
         self.outputs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...] | None = None
         self.hooks: dict[int, dict[int, Any]] | None = None
         self.site = call_site()
+        self.remade: Remade | None = None
         self._saved: tuple[Any, ...] = ()
         self._origins: tuple[Any, ...] = ()
 
@@ -108,7 +144,23 @@ class Node:
             for t, need in zip(inputs, self.needs)
         )
         if self._saved:
-            self._origins = tuple(_origin(value, inputs, outputs) for value in self._saved)
+            self._origins = tuple([_origin(value, inputs, outputs) for value in self._saved])
+            for i, origin in enumerate(self._origins):
+                if origin is not None and origin[0] >= 0 and self._saved[i].nbytes >= WORTH_REMAKING:
+                    self._let_go(i, inputs[origin[0]])
+
+    def _let_go(self, i: int, tensor: Tensor) -> None:
+        """Keep saved value i, the input `tensor`, as what it can be made from, if its maker can make it again."""
+        maker = tensor._node
+        if maker is None or getattr(maker.op, "remake", None) is None or type(self) is not Node:
+            return  # (a user's backward may return what it saved, or change it)
+        if maker.freed or tensor._versioned().count or any([type(value) is Remade for value in maker._saved]):
+            return
+        maker.remade = maker.remade or Remade(maker)
+        saved, origins = list(self._saved), list(self._origins)
+        saved[i] = maker.remade.saved_once_more()
+        origins[i] = origins[i][0], Version(), 0  # whoever overwrites the tensor overwrites no saved value
+        self._saved, self._origins = tuple(saved), tuple(origins)
 
     @property
     def saved(self) -> tuple[Any, ...]:
@@ -121,15 +173,24 @@ class Node:
                 f"{self.name}: its saved values were freed by an earlier backward pass; to walk the "
                 f"same graph twice, call the first backward with retain_graph=True\n  recorded at {self.where}"
             )
-        for origin in self._origins:
-            if origin is not None and origin[1].count != origin[2]:
-                raise AutogradError(self._overwritten(origin))
+        self.check(self._origins)
+        saved = self._saved
+        for value in saved:
+            if type(value) is Remade:
+                saved = tuple([v.value() if type(v) is Remade else v for v in saved])
+                break
         if not state.create_graph:
-            return self._saved
+            return saved
         return tuple(
             value if origin is None else self._in_graph(value, origin[0])
-            for value, origin in zip(self._saved, self._origins)
+            for value, origin in zip(saved, self._origins)
         )
+
+    def check(self, origins: tuple[Any, ...]) -> None:
+        """Raise AutogradError if a value that this node saved was overwritten since."""
+        for origin in origins:
+            if origin is not None and origin[1].count != origin[2]:
+                raise AutogradError(self._overwritten(origin))
 
     def _overwritten(self, origin: tuple[int, Version, int]) -> str:
         position, version, count = origin
@@ -162,7 +223,8 @@ class Node:
 
     def release(self) -> None:
         """Drop what was saved. A node that saved no array (an addition) stays walkable, as in PyTorch."""
-        if any(isinstance(value, np.ndarray) or hasattr(value, "__dlpack__") for value in self._saved):
+        if any(isinstance(v, (np.ndarray, Remade)) or hasattr(v, "__dlpack__") for v in self._saved):
+            self.remade = None
             self._saved, self._origins = FREED, ()
             self.__dict__.clear()
 

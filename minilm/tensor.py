@@ -196,6 +196,9 @@ class Tensor(TensorMethods):
         if array.shape != self.shape:
             raise ShapeError(f"data: the tensor has shape {self.shape}, the new data {array.shape}")
         self.array = array
+        if self._node is not None:  # no longer what the operation made: whoever saves it must keep it
+            self._version = Version()
+            self._version.bump("data")
 
     def retain_grad(self) -> None:
         """Ask that the next backward passes keep this computed tensor's gradient in `.grad`."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minilm.autograd import anomaly
+from minilm.autograd.rows import RowGradient
 from minilm.device import array_module
 from minilm.errors import AutogradError, ShapeError
 from minilm.modes import state
@@ -115,7 +116,7 @@ class _Walk:
         self.retained: list[tuple[Tensor, Gradient]] = []
         self._pending: dict[Node, list[Gradient]] = {}
         self._queue: list[tuple[int, Node]] = []
-        self._sums: set[int] = set()  # waiting sums that this walk made: it may add into them
+        self._own: set[int] = set()  # waiting arrays that nobody else holds: the walk may add into them
         self._caught: dict[tuple[int, int], Gradient] = {}
         self._targets: dict[Node, set[int]] = {}
         self._useful: set[Node] | None = None
@@ -137,7 +138,7 @@ class _Walk:
             while self._queue:
                 _, node = heapq.heappop(self._queue)
                 gradients = self._pending.pop(node)
-                self._sums.difference_update(map(id, gradients))
+                self._own.difference_update(map(id, gradients))
                 self._visit(node, gradients)
             self.leaves = {key: (t, _leaf_hooks(t, g)) for key, (t, g) in self.leaves.items()}
         finally:
@@ -156,14 +157,19 @@ class _Walk:
         results = node.op.gradients(node, gradients)
         if state.anomaly:
             anomaly.check_backward(node, gradients, results)
+        fresh = not self.create_graph and getattr(node.op, "fresh", False)  # a user's Function does not say
         for edge, gradient in zip(node.edges, results):
             if edge is not None and gradient is not None:
-                self._send(edge, gradient)
+                self._send(edge, gradient, fresh)
         if not self.retain:
             node.release()
 
-    def _send(self, edge: tuple[Any, int], gradient: Gradient) -> None:
-        """Add `gradient` to what waits at the end of an edge; the first one to come is adopted as it is."""
+    def _send(self, edge: tuple[Any, int], gradient: Gradient, fresh: bool = False) -> None:
+        """Add `gradient` to what waits at the end of an edge; the first one to come is adopted as it is.
+
+        Args:
+            fresh: nobody else holds the gradient's memory.
+        """
         target, index = edge
         if isinstance(gradient, np.generic):  # NumPy turns 0-d arrays into scalars; they are arrays here
             gradient = np.asarray(gradient)
@@ -176,25 +182,40 @@ class _Walk:
                 self._pending[target] = waiting
                 heapq.heappush(self._queue, (-target.number, target))
             known = waiting[index]
-            waiting[index] = gradient if known is None else self._add(known, gradient)
+            waiting[index] = self._add(known, gradient, fresh)
             return
         if self._leaves is not None and id(target) not in self._leaves:
             return
-        entry = self.leaves.get(id(target))
-        self.leaves[id(target)] = (
-            target,
-            gradient if entry is None else self._add(entry[1], gradient),
-        )
+        _, known = self.leaves.get(id(target), (target, None))
+        self.leaves[id(target)] = (target, self._add(known, gradient, fresh))
 
-    def _add(self, known: Gradient, gradient: Gradient) -> Gradient:
-        """The sum; in place from the second addition on, when the array is known to be this walk's own."""
-        if id(known) in self._sums and not self.create_graph:
+    def _add(self, known: Gradient | None, gradient: Gradient, fresh: bool) -> Gradient:
+        """The sum, made in one of the two arrays if nobody else holds it (then as good as freshly allocated)."""
+        if type(gradient) is RowGradient:
+            if known is not None and known.dtype == gradient.rows.dtype:
+                total = known if id(known) in self._own else known.copy()
+                gradient.add_to(total)
+                self._own.add(id(total))
+                return total
+            gradient, fresh = gradient.dense(), True
+        if known is None:
+            if fresh:
+                self._own.add(id(gradient))
+            return gradient
+        if self.create_graph:
+            return known + gradient
+        same = known.dtype == gradient.dtype
+        if same and id(known) in self._own:
             known += gradient
             return known
-        total = known + gradient
-        if not self.create_graph:
+        if same and fresh:
+            gradient += known
+            total = gradient
+        else:
+            total = known + gradient
             total = total if hasattr(total, "base") and not isinstance(total, np.generic) else np.asarray(total)
-            self._sums.add(id(total))
+            self._own.discard(id(known))
+        self._own.add(id(total))
         return total
 
     def _run_hooks(self, node: Node, gradients: list[Gradient]) -> None:

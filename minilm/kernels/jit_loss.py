@@ -184,11 +184,12 @@ def _scatter_rows(first: int, end: int, x: Array, index: Array, z: Array) -> Non
             to[j] += added[j]
 
 
-def scatter_rows(rows: Array, index: Array, count: int) -> Array:
-    """z[index[i]] += rows[i] into zeros: (N, C), (N) -> (count, C). Equal indices are added in order of i."""
-    if not rows.size or index.min() < 0 or index.max() >= count:
-        return reference.scatter_rows(rows, index, count)
-    z = np.zeros((count, *rows.shape[1:]), rows.dtype)
+def scatter_rows(rows: Array, index: Array, count: int, into: Array | None = None) -> Array:
+    """z[index[i]] += rows[i] into `into` or zeros: (N, C), (N) -> (count, C). Equal indices are added in order of i."""
+    ready = into is None or (into.flags.c_contiguous and into.dtype == rows.dtype)
+    if not rows.size or index.min() < 0 or index.max() >= count or not ready:
+        return reference.scatter_rows(rows, index, count, into)
+    z = np.zeros((count, *rows.shape[1:]), rows.dtype) if into is None else into
     x, to = owned(rows).reshape(len(rows), -1), z.reshape(count, -1)
     _scatter_rows(-(-x.shape[1] // COLUMNS), x.size, x, owned(index.astype(np.int64, copy=False)), to)
     return z

@@ -98,7 +98,7 @@ cdef extern from "minilm.h":
         int (*rms_norm_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *,
                                  const void *, void *, void *) nogil
         int (*sum_rows)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
-        void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, void *) nogil
+        void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, bint, void *) nogil
         void (*cross_entropy)(const minilm_scores *, void *, double *) nogil
         void (*cross_entropy_backward)(const minilm_scores *, const void *, const double *, void *) nogil
         int (*adamw)(const minilm_adamw *) nogil

@@ -197,23 +197,26 @@ def sum_rows(x):
     return z
 
 
-def scatter_rows(rows, index, count):
-    """z[index[i]] += rows[i] into zeros, in order of i: (N, ...), (N) -> (count, ...)."""
+def scatter_rows(rows, index, count, into=None):
+    """z[index[i]] += rows[i] into `into` or zeros, in order of i: (N, ...), (N) -> (count, ...)."""
     check_row("scatter_rows", rows)
     if index.shape != rows.shape[:1] or index.dtype.kind not in "iu":
         raise ValueError(f"scatter_rows: index is {index.dtype} {index.shape}, not integers ({rows.shape[0]},)")
-    z = empty((count, *rows.shape[1:]), plain_type(rows))
-    if rows.size == 0 or z.size == 0:
-        return reference.scatter_rows(rows, index, count)
+    z = empty((count, *rows.shape[1:]), plain_type(rows)) if into is None else into
+    if z.shape != (count, *rows.shape[1:]) or z.dtype != plain_type(rows):
+        raise ValueError(f"scatter_rows: into is {z.dtype} {z.shape}, not {rows.dtype} {(count, *rows.shape[1:])}")
+    if rows.size == 0 or z.size == 0 or not z.flags.c_contiguous:
+        return reference.scatter_rows(rows, index, count, into)
     if index.min() < 0 or index.max() >= count:
         raise IndexError(f"scatter_rows: the numbers go from {index.min()} to {index.max()}, the rows to {count - 1}")
     cdef Elements source = all_rows(rows.reshape(rows.shape[0], -1)), to = Elements(z.reshape(count, -1), True)
     cdef Elements numbers = flat(np.asarray(index, np.int64))
     cdef size_t n = source.view.shape[0], columns = source.view.shape[1], rows_of_z = count
+    cdef bint add = into is not None
     cdef const minilm_reals *table = reals(to)
     with nogil:
         table.scatter_rows(n, columns, rows_of_z, source.start, source.strides[0], <const int64_t *>numbers.start,
-                           to.start)
+                           add, to.start)
     return z
 
 

@@ -344,19 +344,19 @@ LOGITS = 1 << 22  # scores that exist at a time: 16 MB in float32, so that they 
 # --- rows picked by number ------------------------------------------------------------------------
 
 
-def scatter_rows(rows: Array, index: Array, count: int) -> Array:
-    """z[index[i]] += rows[i] into zeros: (N, C), (N) -> (count, C). Equal indices are added in order of i.
+def scatter_rows(rows: Array, index: Array, count: int, into: Array | None = None) -> Array:
+    """z[index[i]] += rows[i] into `into` or zeros: (N, C), (N) -> (count, C). Equal indices are added in order of i.
 
     Sorting brings equal indices together, and `reduceat` adds up each run: many times faster than
     `np.add.at`, which adds one element at a time.
     """
     xp = array_module(rows)
-    z = xp.zeros((count, *rows.shape[1:]), rows.dtype)
+    z = xp.zeros((count, *rows.shape[1:]), rows.dtype) if into is None else into
     if index.size and rows.size:
         order = xp.argsort(index, kind="stable")
         ordered = index[order]
         starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), ordered[1:] != ordered[:-1]]))
-        z[ordered[starts]] = xp.add.reduceat(rows[order], starts, axis=0)
+        z[ordered[starts]] += xp.add.reduceat(rows[order], starts, axis=0)
     return z
 
 

@@ -82,7 +82,7 @@ def layer_norm(
     Source: Ba, Kiros & Hinton 2016, equations 3 and 4.
     """
     rows, weight, bias = _as_rows("layer_norm", x, normalized_shape, weight, bias)
-    return _layer_norm(rows, weight, bias, eps).reshape(x.shape)
+    return _back(_layer_norm(rows, weight, bias, eps), x)
 
 
 def linear_cross_entropy(
@@ -119,7 +119,12 @@ def rms_norm(
     """
     rows, weight, _ = _as_rows("rms_norm", x, normalized_shape, weight, None)
     epsilon = float(array_module(x.array).finfo(x.dtype).eps) if eps is None else eps
-    return _rms_norm(rows, weight, epsilon).reshape(x.shape)
+    return _back(_rms_norm(rows, weight, epsilon), x)
+
+
+def _back(rows: Tensor, x: Tensor) -> Tensor:
+    """What `_as_rows` did to x, undone; one axis stayed as it was."""
+    return rows if rows.shape == x.shape else rows.reshape(x.shape)
 
 
 def _as_rows(

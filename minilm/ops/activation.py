@@ -29,7 +29,7 @@ class Silu(Primitive, shapes=UNARY, dtypes="float", inplace=True):
         return dz * (s * (1 + x * (1 - s)))
 
 
-class Gelu(Fused, shapes="(...) -> (...)", dtypes="float"):
+class Gelu(Fused, shapes="(...) -> (...)", dtypes="float", fresh=True):
     """z = x P(x), where P(x) is the share of the normal distribution below x.
 
         "none":  P(x) = (1 + erf(x / sqrt 2)) / 2
@@ -50,6 +50,9 @@ class Gelu(Fused, shapes="(...) -> (...)", dtypes="float"):
         ctx.save(x)
         ctx.approximate = approximate
         return kernels.gelu(x, approximate)
+
+    def remake(ctx, x):
+        return kernels.gelu(x, ctx.approximate)
 
     def backward(ctx, dz):
         (x,) = ctx.saved

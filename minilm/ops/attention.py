@@ -99,7 +99,7 @@ class Attention(
 
 
 class SelfAttention(
-    Fused, shapes="(B, T, P), (?), (?) -> (B, T, ?)", dtypes="float", constants=("mask",), method=False
+    Fused, shapes="(B, T, P), (?), (?) -> (B, T, ?)", dtypes="float", constants=("mask",), method=False, fresh=True
 ):
     """Attention of H heads with itself: (B, T, 3 C), queries, keys and values side by side -> (B, T, C).
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from minilm.autograd.rows import RowGradient
 from minilm.device import array_module
 from minilm.errors import DtypeError
+from minilm.modes import state
 from minilm.ops.arrange import unsqueeze
 from minilm.ops.indexing import index_scatter
 from minilm.ops.registry import Primitive, sample
@@ -42,7 +44,9 @@ class Embedding(Primitive, shapes="(...), (V, C) -> (..., C)", dtypes="keep", co
     def backward(ctx, dz):
         if ctx.padding is not None:
             dz = where(unsqueeze(ne(ctx.indices, ctx.padding), -1), dz, 0.0)
-        return None, index_scatter(dz, ctx.indices, ctx.shape)
+        if state.create_graph:
+            return None, index_scatter(dz, ctx.indices, ctx.shape)
+        return None, RowGradient(dz.reshape(ctx.indices.size, ctx.shape[1]), ctx.indices.reshape(-1), ctx.shape)
 
     def torch(torch, indices, weight, padding_idx=None):
         return torch.nn.functional.embedding(indices, weight, padding_idx)

@@ -116,7 +116,7 @@ class CrossEntropy(Composite, shapes="(?), (?), (?) -> (?)", constants=("target"
 
 
 class LinearCrossEntropy(
-    Fused, shapes="(N, C), (V, C), (N) -> ()", dtypes="float", constants=("target",), method=False
+    Fused, shapes="(N, C), (V, C), (N) -> ()", dtypes="float", constants=("target",), method=False, fresh=True
 ):
     """The cross-entropy of the scores x weight^T, which never exist whole: (N, C), (V, C), classes (N) -> ().
 

@@ -19,7 +19,12 @@ def transposed(x: Any) -> Any:
 
 
 class MatrixProduct(
-    Primitive, shapes="(..., N, K), (..., K, M) -> (..., N, M)", method=False, name="matrix_product", title="matmul"
+    Primitive,
+    shapes="(..., N, K), (..., K, M) -> (..., N, M)",
+    method=False,
+    fresh=True,
+    name="matrix_product",
+    title="matmul",
 ):
     """z = x y, batched:  dx = dz y^T,  dy = x^T dz"""
 
@@ -75,7 +80,7 @@ class Matmul(Composite, shapes="(?), (?) -> (?)"):
 matmul = Matmul.apply
 
 
-class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False):
+class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False, fresh=True):
     """z = x W^T + b, the map of every layer: one product of matrices, however many axes lead.
 
     dx = dz W,  dW = dz^T x summed over the leading axes,  db = the sum of dz over them
@@ -111,7 +116,7 @@ class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False
 linear = Linear.apply
 
 
-class LinearGelu(Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="float", method=False):
+class LinearGelu(Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="float", method=False, fresh=True):
     """z = gelu(x W^T + b): a linear map and the activation behind it, computed while its result is in the cache.
 
     Source: Hendrycks & Gimpel 2016, section 2, for `approximate` see `gelu`.
@@ -133,6 +138,9 @@ class LinearGelu(Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="floa
         ctx.save(x, weight, bias, h)
         ctx.approximate = approximate
         return y.reshape(*x.shape[:-1], weight.shape[0])
+
+    def remake(ctx, x, weight, bias, h):
+        return kernels.gelu(h, ctx.approximate).reshape(ctx.output_shape)
 
     def backward(ctx, dy):
         x, weight, bias, h = ctx.saved

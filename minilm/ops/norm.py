@@ -8,7 +8,7 @@ from minilm.ops.reduction import mean
 from minilm.ops.registry import Fused, options, sample
 
 
-class LayerNorm(Fused, shapes="(..., C), (C), (C) -> (..., C)", dtypes="float", method=False):
+class LayerNorm(Fused, shapes="(..., C), (C), (C) -> (..., C)", dtypes="float", method=False, fresh=True):
     """Give each row mean 0 and variance 1, then scale and shift it.
 
         y = (x - mean) rstd weight + bias,    rstd = 1 / sqrt(var + eps)
@@ -32,17 +32,22 @@ class LayerNorm(Fused, shapes="(..., C), (C), (C) -> (..., C)", dtypes="float", 
 
     def forward(ctx, x, weight=None, bias=None, eps=1e-5):
         y, mean, rstd = kernels.layer_norm(x, weight, bias, eps)
-        ctx.save(x, weight, mean, rstd)
+        ctx.save(x, weight, bias, mean, rstd)
+        ctx.eps = eps
         return y
 
+    def remake(ctx, x, weight, bias, mean, rstd):
+        return kernels.layer_norm(x, weight, bias, ctx.eps)[0]
+
     def backward(ctx, dy):
-        return kernels.layer_norm_backward(dy, *ctx.saved)  # dx, dweight, dbias
+        x, weight, _, mean, rstd = ctx.saved
+        return kernels.layer_norm_backward(dy, x, weight, mean, rstd)  # dx, dweight, dbias
 
     def torch(torch, x, weight=None, bias=None, eps=1e-5):
         return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
-class RmsNorm(Fused, shapes="(..., C), (C) -> (..., C)", dtypes="float", method=False):
+class RmsNorm(Fused, shapes="(..., C), (C) -> (..., C)", dtypes="float", method=False, fresh=True):
     """Give each row a mean square of 1, then scale it.
 
         y = x rrms weight,    rrms = 1 / sqrt(mean of x^2 + eps)
@@ -59,7 +64,11 @@ class RmsNorm(Fused, shapes="(..., C), (C) -> (..., C)", dtypes="float", method=
     def forward(ctx, x, weight=None, eps=1e-6):
         y, rrms = kernels.rms_norm(x, weight, eps)
         ctx.save(x, weight, rrms)
+        ctx.eps = eps
         return y
+
+    def remake(ctx, x, weight, rrms):
+        return kernels.rms_norm(x, weight, ctx.eps)[0]
 
     def backward(ctx, dy):
         return kernels.rms_norm_backward(dy, *ctx.saved)  # dx, dweight

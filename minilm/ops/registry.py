@@ -80,6 +80,8 @@ class Operation:
         view: True where the result may share its input's memory.
         method: whether (or under which names) Tensor gets it as a method.
         inplace: whether Tensor also gets the method with a trailing underscore.
+        fresh: True where every gradient that backward returns is a new array in memory of its own, which the walk may
+            then add to in place.
         spread: whether the method takes its one option in pieces too, `x.permute(2, 0, 1)`.
         title: the name that errors, the tape and drawings say, where users call it by another than the
             register's: `matmul` for matrix_product, which serves it.
@@ -96,6 +98,7 @@ class Operation:
     view: ClassVar[bool]
     methods: ClassVar[tuple[str, ...]]
     inplace: ClassVar[bool]
+    fresh: ClassVar[bool]
     spread: ClassVar[bool]
 
     samples: ClassVar[list[Sample]] = [Sample()]
@@ -111,6 +114,8 @@ class Operation:
     backward: ClassVar[Callable[..., Any] | None] = None
     definition: ClassVar[Callable[..., Any] | None] = None
     backward_definition: ClassVar[Callable[..., Any] | None] = None
+    # `remake(ctx, *saved)`: the output once more, the same bits, where that is cheap (see tape.Remade).
+    remake: ClassVar[Callable[..., Any] | None] = None
     apply: ClassVar[Callable[..., Any]]
 
     def __init_subclass__(
@@ -123,6 +128,7 @@ class Operation:
         view: bool = False,
         method: bool | str | tuple[str, ...] = True,
         inplace: bool = False,
+        fresh: bool = False,
         spread: bool = False,
         name: str | None = None,
         title: str | None = None,
@@ -131,7 +137,7 @@ class Operation:
         super().__init_subclass__(**kwargs)
         if shapes is None:  # a base class between Operation and the operations
             return
-        for key in ("forward", "backward", "definition", "backward_definition", "torch"):
+        for key in ("forward", "backward", "definition", "backward_definition", "remake", "torch"):
             function = cls.__dict__.get(key)
             if inspect.isfunction(function):
                 setattr(cls, key, staticmethod(function))
@@ -147,7 +153,8 @@ class Operation:
         parameters = list(inspect.signature(first).parameters)[0 if composed else 1 :]
         cls.inputs = () if cls.signature.variadic else tuple(parameters[: len(cls.signature.inputs)])
         cls.constants = frozenset(constants)
-        cls.dtypes, cls.smooth, cls.view, cls.inplace, cls.spread = dtypes, smooth, view, inplace, spread
+        cls.dtypes, cls.smooth, cls.view = dtypes, smooth, view
+        cls.inplace, cls.fresh, cls.spread = inplace, fresh, spread
         cls.differentiable = differentiable and (composed or cls.backward is not None)
         cls.methods = (cls.name,) if method is True else (method,) if isinstance(method, str) else method or ()
         cls.apply = first if composed else staticmethod(caller(cls))
