@@ -72,12 +72,16 @@ INLINE void tile(int rows, int vecs, bool pairs, size_t columns, size_t depth, c
 #define EACH_ROWS(CASE) ROWS_UP_TO_6(CASE)
 #endif
 
-/* tile() for up to TILE_ROWS rows and TILE_COLUMNS columns, where the rows of a lie side by side for each k. */
+/* tile() for up to TILE_ROWS rows and TILE_COLUMNS columns, where the rows of a lie side by side for each k. Up to
+ * LANES columns take one vector: of 65 columns the last one costs as much as 16, not as 32. */
 static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, ptrdiff_t a_k, const real *b,
                     ptrdiff_t b_k, real *c, ptrdiff_t c_row, bool add) {
-#define CASE(n)                                                                      \
-    case n:                                                                          \
-        tile(n, TILE_VECS, false, columns, depth, a, 1, a_k, b, b_k, c, c_row, add); \
+#define CASE(n)                                                                          \
+    case n:                                                                              \
+        if (columns <= LANES)                                                            \
+            tile(n, 1, false, columns, depth, a, 1, a_k, b, b_k, c, c_row, add);         \
+        else                                                                             \
+            tile(n, TILE_VECS, false, columns, depth, a, 1, a_k, b, b_k, c, c_row, add); \
         break;
     switch (rows) { EACH_ROWS(CASE) }
 #undef CASE

@@ -59,7 +59,8 @@ class Remade:
     __slots__ = ("_maker", "_origins", "_readers", "_reads", "_saved", "_value")
 
     def __init__(self, maker: Node) -> None:
-        self._maker, self._saved, self._origins = maker, maker._saved, maker._origins
+        read = maker.op.remake_reads
+        self._maker, self._saved, self._origins = maker, maker._saved[read], maker._origins[read]
         self._readers = self._reads = 0
         self._value: Array = None
 
@@ -154,8 +155,10 @@ class Node:
         maker = tensor._node
         if maker is None or getattr(maker.op, "remake", None) is None or type(self) is not Node:
             return  # (a user's backward may return what it saved, or change it)
-        if maker.freed or tensor._versioned().count or any([type(value) is Remade for value in maker._saved]):
+        if maker.freed or tensor._versioned().count:
             return
+        if any(type(value) is Remade for value in maker._saved[maker.op.remake_reads]):
+            return  # one step back is cheap, a chain of them need not be
         maker.remade = maker.remade or Remade(maker)
         saved, origins = list(self._saved), list(self._origins)
         saved[i] = maker.remade.saved_once_more()
@@ -182,8 +185,7 @@ class Node:
         if not state.create_graph:
             return saved
         return tuple(
-            value if origin is None else self._in_graph(value, origin[0])
-            for value, origin in zip(saved, self._origins)
+            value if origin is None else self._in_graph(value, origin[0]) for value, origin in zip(saved, self._origins)
         )
 
     def check(self, origins: tuple[Any, ...]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minilm.autograd import anomaly
-from minilm.autograd.rows import RowGradient
+from minilm.autograd.partial import PartialGradient
 from minilm.device import array_module
 from minilm.errors import AutogradError, ShapeError
 from minilm.modes import state
@@ -191,8 +191,8 @@ class _Walk:
 
     def _add(self, known: Gradient | None, gradient: Gradient, fresh: bool) -> Gradient:
         """The sum, made in one of the two arrays if nobody else holds it (then as good as freshly allocated)."""
-        if type(gradient) is RowGradient:
-            if known is not None and known.dtype == gradient.rows.dtype:
+        if isinstance(gradient, PartialGradient):
+            if known is not None and known.dtype == gradient.array.dtype:
                 total = known if id(known) in self._own else known.copy()
                 gradient.add_to(total)
                 self._own.add(id(total))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from minilm.autograd.rows import RowGradient
+from typing import Any
+
+from minilm import kernels
+from minilm.autograd.partial import PartialGradient
 from minilm.device import array_module
 from minilm.errors import DtypeError
 from minilm.modes import state
@@ -10,6 +13,27 @@ from minilm.ops.arrange import unsqueeze
 from minilm.ops.indexing import index_scatter
 from minilm.ops.registry import Primitive, sample
 from minilm.ops.selection import ne, where
+
+Array = Any
+
+
+class RowGradient(PartialGradient):
+    """A gradient (V, C) that is 0 but for `rows[i]` (N, C) at row `index[i]` (N), rows of one number being added up.
+
+    GPT-2's table is 154 MB, of which a batch uses some hundred rows; and where it also makes the scores, a gradient
+    is there already when the embedding's backward comes.
+    """
+
+    def __init__(self, rows: Array, index: Array, shape: tuple[int, ...]) -> None:
+        self.array, self.index, self.shape = rows, index, shape
+
+    def dense(self) -> Array:
+        """The whole table's gradient."""
+        return kernels.scatter_rows(self.array, self.index, self.shape[0])
+
+    def add_to(self, gradient: Array) -> None:
+        """gradient[index[i]] += rows[i]"""
+        kernels.scatter_rows(self.array, self.index, self.shape[0], gradient)
 
 
 class Embedding(Primitive, shapes="(...), (V, C) -> (..., C)", dtypes="keep", constants=("indices",), method=False):

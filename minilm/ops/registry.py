@@ -114,8 +114,10 @@ class Operation:
     backward: ClassVar[Callable[..., Any] | None] = None
     definition: ClassVar[Callable[..., Any] | None] = None
     backward_definition: ClassVar[Callable[..., Any] | None] = None
-    # `remake(ctx, *saved)`: the output once more, the same bits, where that is cheap (see tape.Remade).
+    # `remake(ctx, *saved)`: the output once more, the same bits, where that is cheap (see tape.Remade), from those
+    # of the saved values that it reads.
     remake: ClassVar[Callable[..., Any] | None] = None
+    remake_reads: ClassVar[slice] = slice(None)
     apply: ClassVar[Callable[..., Any]]
 
     def __init_subclass__(

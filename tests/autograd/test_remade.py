@@ -64,6 +64,19 @@ def test_the_memory_of_what_is_made_again_goes_with_its_last_user(limit):
     z.sum().backward()
 
 
+def test_of_two_in_a_row_each_is_made_from_what_is_there(monkeypatch):
+    """linear_gelu needs only its own sums, though its input is made again; gelu would need its input: it is kept."""
+    monkeypatch.setattr(tape, "WORTH_REMAKING", 1)
+    x = weights(4, 8)
+    h = F.linear_gelu(F.layer_norm(x, (8,)), weights(16, 8))
+    z = F.linear(h, weights(3, 16))
+    assert type(h.node._saved[0]) is type(z.node._saved[0]) is tape.Remade
+    h = F.gelu(F.layer_norm(x, (8,)))
+    z = F.linear(h, weights(3, 8))
+    assert type(h.node._saved[0]) is tape.Remade
+    assert z.node._saved[0] is h.array
+
+
 def test_three_who_saved_it_make_it_once(limit, monkeypatch):
     made = []
     remake = ml.ops.registry.get("layer_norm").remake
