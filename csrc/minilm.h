@@ -129,22 +129,26 @@ typedef struct {
     void (*log_softmax_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *y,
                                  ptrdiff_t y_row, void *dx);
 
-    /* y = (x - mean) rstd weight + bias, rstd = 1 / sqrt(variance + eps), row by row. There are columns.
-     *     x (rows, columns), weight, bias (columns) or NULL -> y (rows, columns), mean (rows), rstd (rows) */
-    void (*layer_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight,
-                       const void *bias, double eps, void *y, void *mean, void *rstd);
+    /* sum = x + residual;  y = (sum - mean) rstd weight + bias, rstd = 1 / sqrt(variance + eps), row by row. There are
+     * columns; without a residual the sum is x, and is not written.
+     *     x (rows, columns), residual (rows, columns) or NULL, weight, bias (columns) or NULL
+     *     -> sum, y (rows, columns), mean (rows), rstd (rows) */
+    void (*layer_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *residual,
+                       ptrdiff_t residual_row, const void *weight, const void *bias, double eps, void *sum, void *y,
+                       void *mean, void *rstd);
 
-    /* dy, x (rows, columns), weight (columns) or NULL, mean, rstd (rows)
-     *     -> dx (rows, columns), dweight, dbias (columns); MINILM_OK or MINILM_NO_MEMORY */
+    /* dy, x (rows, columns; x: what was normalised), weight (columns) or NULL, mean, rstd (rows), dsum (rows, columns)
+     * or NULL, added to dx    -> dx (rows, columns), dweight, dbias (columns); MINILM_OK or MINILM_NO_MEMORY */
     int (*layer_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
-                               ptrdiff_t x_row, const void *weight, const void *mean, const void *rstd, void *dx,
-                               void *dweight, void *dbias);
+                               ptrdiff_t x_row, const void *weight, const void *mean, const void *rstd,
+                               const void *dsum, ptrdiff_t dsum_row, void *dx, void *dweight, void *dbias);
 
     /* The same without mean and bias: rrms = 1 / sqrt(mean of x^2 + eps) */
-    void (*rms_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight, double eps,
-                     void *y, void *rrms);
+    void (*rms_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *residual,
+                     ptrdiff_t residual_row, const void *weight, double eps, void *sum, void *y, void *rrms);
     int (*rms_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
-                             ptrdiff_t x_row, const void *weight, const void *rrms, void *dx, void *dweight);
+                             ptrdiff_t x_row, const void *weight, const void *rrms, const void *dsum,
+                             ptrdiff_t dsum_row, void *dx, void *dweight);
 
     /* The sum over rows:  x (rows, columns) -> sum (columns); MINILM_OK or MINILM_NO_MEMORY */
     int (*sum_rows)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *sum);

@@ -1,5 +1,8 @@
 /* layer_norm and rms_norm over rows, forward and backward, and the sum over rows; sums as in rows.h.
  *
+ * In a Transformer what is normalised is a sum, x + the residual, and the sum goes on beside it; so its gradient has two
+ * parts, through the norm and around it. Both additions are made here, while the row is in the cache.
+ *
  * rms_norm is layer_norm without the mean and the bias: one body each way, with `centred` known to the compiler.
  */
 #include "rows.h"
@@ -10,8 +13,11 @@ typedef struct {
     size_t rows, columns;
     const real *x, *dy, *weight, *bias; /* weight, bias: NULL for ones and zeros */
     ptrdiff_t x_row, dy_row;
+    const real *residual, *dsum; /* added to x; to dx; NULL for nothing */
+    ptrdiff_t residual_row, dsum_row;
     double eps;
     real *y;                 /* or dx */
+    real *sum;               /* x + residual, which is then normalised */
     real *mean, *rstd;       /* one a row; mean NULL in rms_norm */
     real *dweights, *dbiases; /* of each block of rows */
 } work;
@@ -20,6 +26,12 @@ INLINE void norm_row(const work *w, size_t i, bool centred) {
     const real *x = w->x + (ptrdiff_t)i * w->x_row, *weight = w->weight, *bias = w->bias;
     real *y = w->y + i * w->columns, mean = 0;
 
+    if (w->residual) {
+        const real *residual = w->residual + (ptrdiff_t)i * w->residual_row;
+        real *total = w->sum + i * w->columns;
+        EACH_VECTOR(w->columns, { store_lanes(total + j, load_lanes(x + j, n, 0) + load_lanes(residual + j, n, 0), n); })
+        x = total;
+    }
     if (centred) {
         vec sum[2] = {vec_zero(), vec_zero()};
         EACH_VECTOR(w->columns, { sum[k] += load_lanes(x + j, n, 0); })
@@ -43,10 +55,11 @@ INLINE void norm_row(const work *w, size_t i, bool centred) {
 
 /* dx of one row; what it adds to dweight and dbias goes to the sums of its block.
  *
- *     n = (x - mean) rstd,  dn = dy weight:     dx = (dn - mean(dn) - n mean(dn n)) rstd */
+ *     n = (x - mean) rstd,  dn = dy weight:     dx = (dn - mean(dn) - n mean(dn n)) rstd + dsum */
 INLINE void norm_backward_row(const work *w, size_t i, real *dweight, real *dbias, bool centred) {
     const real *x = w->x + (ptrdiff_t)i * w->x_row, *dy = w->dy + (ptrdiff_t)i * w->dy_row, *weight = w->weight;
     const real mean = centred ? w->mean[i] : 0, rstd = w->rstd[i];
+    const real *dsum = w->dsum ? w->dsum + (ptrdiff_t)i * w->dsum_row : NULL;
     real *dx = w->y + i * w->columns;
 
     vec sum[2] = {vec_zero(), vec_zero()}, along[2] = {vec_zero(), vec_zero()};
@@ -65,7 +78,8 @@ INLINE void norm_backward_row(const work *w, size_t i, real *dweight, real *dbia
         vec normal = (load_lanes(x + j, n, mean) - mean) * rstd, d = load_lanes(dy + j, n, 0);
         if (weight) d *= load_lanes(weight + j, n, 0);
         if (centred) d -= mean_of_dn;
-        store_lanes(dx + j, vec_fma(-normal, mean_along, d) * rstd, n);
+        vec through = vec_fma(-normal, mean_along, d) * rstd;
+        store_lanes(dx + j, dsum ? through + load_lanes(dsum + j, n, 0) : through, n);
     })
 }
 
@@ -96,16 +110,19 @@ static void rms_norm_backward_some(const void *context, size_t from, size_t to) 
 
 static size_t blocks_of(size_t rows) { return (rows + rows_per_block(rows) - 1) / rows_per_block(rows); }
 
-void EXPORTED(layer_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight,
-                          const void *bias, double eps, void *y, void *mean, void *rstd) {
+void EXPORTED(layer_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *residual,
+                          ptrdiff_t residual_row, const void *weight, const void *bias, double eps, void *sum, void *y,
+                          void *mean, void *rstd) {
     work w = {.columns = columns, .x = x, .x_row = x_row, .weight = weight, .bias = bias, .eps = eps, .y = y};
+    w.residual = residual, w.residual_row = residual_row, w.sum = sum;
     w.mean = mean, w.rstd = rstd;
     share_rows(rows, columns, 0, layer_norm_some, &w);
 }
 
-void EXPORTED(rms_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *weight, double eps,
-                        void *y, void *rrms) {
+void EXPORTED(rms_norm)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, const void *residual,
+                        ptrdiff_t residual_row, const void *weight, double eps, void *sum, void *y, void *rrms) {
     work w = {.columns = columns, .x = x, .x_row = x_row, .weight = weight, .eps = eps, .y = y, .rstd = rrms};
+    w.residual = residual, w.residual_row = residual_row, w.sum = sum;
     share_rows(rows, columns, 0, rms_norm_some, &w);
 }
 
@@ -121,16 +138,19 @@ static int norm_backward(work *w, some_rows *backward, real *dweight, real *dbia
 }
 
 int EXPORTED(layer_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
-                                  ptrdiff_t x_row, const void *weight, const void *mean, const void *rstd, void *dx,
-                                  void *dweight, void *dbias) {
+                                  ptrdiff_t x_row, const void *weight, const void *mean, const void *rstd,
+                                  const void *dsum, ptrdiff_t dsum_row, void *dx, void *dweight, void *dbias) {
     work w = {.rows = rows, .columns = columns, .dy = dy, .dy_row = dy_row, .x = x, .x_row = x_row, .weight = weight};
+    w.dsum = dsum, w.dsum_row = dsum_row;
     w.mean = (real *)mean, w.rstd = (real *)rstd, w.y = dx; /* mean and rstd are only read */
     return norm_backward(&w, layer_norm_backward_some, dweight, dbias);
 }
 
 int EXPORTED(rms_norm_backward)(size_t rows, size_t columns, const void *dy, ptrdiff_t dy_row, const void *x,
-                                ptrdiff_t x_row, const void *weight, const void *rrms, void *dx, void *dweight) {
+                                ptrdiff_t x_row, const void *weight, const void *rrms, const void *dsum,
+                                ptrdiff_t dsum_row, void *dx, void *dweight) {
     work w = {.rows = rows, .columns = columns, .dy = dy, .dy_row = dy_row, .x = x, .x_row = x_row, .weight = weight};
+    w.dsum = dsum, w.dsum_row = dsum_row;
     w.rstd = (real *)rrms, w.y = dx;
     return norm_backward(&w, rms_norm_backward_some, dweight, NULL);
 }

@@ -155,6 +155,8 @@ class Node:
         maker = tensor._node
         if maker is None or getattr(maker.op, "remake", None) is None or type(self) is not Node:
             return  # (a user's backward may return what it saved, or change it)
+        if tensor._index != maker.op.remakes:
+            return
         if maker.freed or tensor._versioned().count:
             return
         if any(type(value) is Remade for value in maker._saved[maker.op.remake_reads]):

@@ -25,12 +25,12 @@ class EncoderLayer(nn.Module):
         self.self_attn = nn.MultiheadAttention(C, heads, batch_first=True)
         self.linear1, self.linear2 = nn.Linear(C, hidden), nn.Linear(hidden, C)
         self.norm1, self.norm2 = nn.LayerNorm(C), nn.LayerNorm(C)
-        self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = self.norm1(x + self.self_attn(x, x, x, need_weights=False)[0])
-        return self.norm2(x + self.linear2(self.act(self.linear1(x))))
+        _, x = self.norm1(self.self_attn(x, x, x, need_weights=False)[0], residual=x)
+        h = F.linear_gelu(x, self.linear1.weight, self.linear1.bias)
+        return self.norm2(self.linear2(h), residual=x)[1]
 
 
 class Encoder(nn.Module):

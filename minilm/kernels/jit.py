@@ -14,7 +14,14 @@ from minilm.kernels import reference
 from minilm.kernels.jit_attention import attention, attention_backward
 from minilm.kernels.jit_compiled import compiled, owned, rows
 from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
-from minilm.kernels.jit_norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from minilm.kernels.jit_norm import (
+    add_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+)
 from minilm.kernels.jit_numbers import LANES, row_dot, row_max, row_sum, row_sum_exp
 from minilm.kernels.jit_numbers import exp as exp_of_one
 from minilm.kernels.jit_pointwise import (
@@ -48,6 +55,8 @@ __all__ = [
     "linear_cross_entropy",
     "linear_gelu",
     "philox",
+    "add_layer_norm",
+    "add_rms_norm",
     "rms_norm",
     "rms_norm_backward",
     "scatter_rows",

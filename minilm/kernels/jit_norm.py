@@ -108,17 +108,25 @@ def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
     return y, mean, rstd
 
 
+def add_layer_norm(
+    x: Array, residual: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """x + residual (NumPy's sum is as fast as the memory), and its layer_norm."""
+    total = x + residual
+    return (total, *layer_norm(total, weight, bias, eps))
+
+
 def layer_norm_backward(
-    dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
+    dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array, dsum: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """dx, dweight, dbias, as in the reference."""
     if not x.size:
-        return reference.layer_norm_backward(dy, x, weight, mean, rstd)
+        return reference.layer_norm_backward(dy, x, weight, mean, rstd, dsum)
     dx, dweights, dbiases = np.empty(x.shape, x.dtype), _sums(x), _sums(x)
     per_row = owned(mean).reshape(-1), owned(rstd).reshape(-1)
     out = dx.reshape(-1, x.shape[-1])
     _layer_norm_backward(len(dweights), x.size, rows(dy), rows(x), _or(1, weight, x), *per_row, out, dweights, dbiases)
-    return dx, dweights.sum(0), dbiases.sum(0)
+    return _and(dx, dsum), dweights.sum(0), dbiases.sum(0)
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
@@ -131,14 +139,29 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
     return y, rrms
 
 
-def rms_norm_backward(dy: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array]:
+def add_rms_norm(x: Array, residual: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """x + residual, and its rms_norm."""
+    total = x + residual
+    return (total, *rms_norm(total, weight, eps))
+
+
+def rms_norm_backward(
+    dy: Array, x: Array, weight: Array | None, rrms: Array, dsum: Array | None = None
+) -> tuple[Array, Array]:
     """dx, dweight, as in the reference."""
     if not x.size:
-        return reference.rms_norm_backward(dy, x, weight, rrms)
+        return reference.rms_norm_backward(dy, x, weight, rrms, dsum)
     dx, dweights = np.empty(x.shape, x.dtype), _sums(x)
     per_row, out = owned(rrms).reshape(-1), dx.reshape(-1, x.shape[-1])
     _rms_norm_backward(len(dweights), x.size, rows(dy), rows(x), _or(1, weight, x), per_row, out, dweights)
-    return dx, dweights.sum(0)
+    return _and(dx, dsum), dweights.sum(0)
+
+
+def _and(dx: Array, dsum: Array | None) -> Array:
+    """dx with another gradient added, in place."""
+    if dsum is not None:
+        dx += dsum
+    return dx
 
 
 def _or(number: int, channels: Array | None, x: Array) -> Array:

@@ -90,13 +90,15 @@ cdef extern from "minilm.h":
         int (*attention_backward)(const minilm_attention *) nogil
         along_rows softmax, log_softmax
         along_two_rows softmax_backward, log_softmax_backward
-        void (*layer_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, const void *, double, void *, void *,
+        void (*layer_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *, const void *, double,
+                           void *, void *, void *,
                            void *) nogil
         int (*layer_norm_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *,
-                                   const void *, const void *, void *, void *, void *) nogil
-        void (*rms_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, double, void *, void *) nogil
+                                   const void *, const void *, const void *, ptrdiff_t, void *, void *, void *) nogil
+        void (*rms_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *, double, void *,
+                         void *, void *) nogil
         int (*rms_norm_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *,
-                                 const void *, void *, void *) nogil
+                                 const void *, const void *, ptrdiff_t, void *, void *) nogil
         int (*sum_rows)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
         void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, bint, void *) nogil
         void (*cross_entropy)(const minilm_scores *, void *, double *) nogil

@@ -91,82 +91,114 @@ def log_softmax_backward(dy, y):
 def layer_norm(x, weight, bias, eps):
     """y = (x - mean) rstd weight + bias: x (..., C), weight, bias (C) -> y (..., C), mean, rstd (..., 1)."""
     check_row("layer_norm", x)
-    cdef Elements weights = vector("layer_norm", "weight", weight, x.shape[-1], x)
-    cdef Elements biases = vector("layer_norm", "bias", bias, x.shape[-1], x)
-    if x.size == 0:
-        return reference.layer_norm(x, weight, bias, eps)
-    y = empty(x.shape, plain_type(x))
-    mean, rstd = (empty((*x.shape[:-1], 1), y.dtype) for _ in range(2))
-    cdef Elements source = rows(x), to = result_rows(y), means = result_rows(mean), rstds = result_rows(rstd)
-    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
-    cdef const void *w = start_of(weights)
-    cdef const void *b = start_of(biases)
-    cdef const minilm_reals *table = reals(to)
-    cdef double epsilon = eps
-    with nogil:
-        table.layer_norm(count, columns, source.start, source.strides[0], w, b, epsilon, to.start, means.start,
-                         rstds.start)
-    return y, mean, rstd
+    return normalised("layer_norm", x, None, weight, bias, eps, True)[1:]
 
 
-def layer_norm_backward(dy, x, weight, mean, rstd):
-    """dy, x (..., C), weight (C), mean, rstd (..., 1) -> dx (..., C), dweight, dbias (C)."""
-    check_same("layer_norm_backward", dy, x, "x")
-    cdef Elements weights = vector("layer_norm_backward", "weight", weight, x.shape[-1], x)
-    cdef Elements means = one_a_row("layer_norm_backward", "mean", mean, x)
-    cdef Elements rstds = one_a_row("layer_norm_backward", "rstd", rstd, x)
-    if x.size == 0:
-        return reference.layer_norm_backward(dy, x, weight, mean, rstd)
-    dx = empty(x.shape, plain_type(x))
-    dweight, dbias = (empty(x.shape[-1:], dx.dtype) for _ in range(2))
-    cdef Elements dys = rows(dy), xs = rows(x), to = result_rows(dx)
-    cdef Elements dweights = Elements(dweight, True), dbiases = Elements(dbias, True)
-    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
-    cdef const void *w = start_of(weights)
-    cdef const minilm_reals *table = reals(to)
-    cdef int result
-    with nogil:
-        result = table.layer_norm_backward(count, columns, dys.start, dys.strides[0], xs.start, xs.strides[0], w,
-                                           means.start, rstds.start, to.start, dweights.start, dbiases.start)
-    enough_memory(result)
-    return dx, dweight, dbias
+def add_layer_norm(x, residual, weight, bias, eps):
+    """x + residual and its layer_norm: x, residual (..., C) -> sum, y (..., C), mean, rstd (..., 1)."""
+    check_summands("add_layer_norm", x, residual)
+    return normalised("add_layer_norm", x, residual, weight, bias, eps, True)
 
 
 def rms_norm(x, weight, eps):
     """y = x rrms weight: x (..., C), weight (C) -> y (..., C), rrms (..., 1)."""
     check_row("rms_norm", x)
-    cdef Elements weights = vector("rms_norm", "weight", weight, x.shape[-1], x)
-    if x.size == 0:
-        return reference.rms_norm(x, weight, eps)
-    y = empty(x.shape, plain_type(x))
-    rrms = empty((*x.shape[:-1], 1), y.dtype)
-    cdef Elements source = rows(x), to = result_rows(y), rrmss = result_rows(rrms)
-    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
-    cdef const void *w = start_of(weights)
-    cdef const minilm_reals *table = reals(to)
-    cdef double epsilon = eps
-    with nogil:
-        table.rms_norm(count, columns, source.start, source.strides[0], w, epsilon, to.start, rrmss.start)
+    _, y, _, rrms = normalised("rms_norm", x, None, weight, None, eps, False)
     return y, rrms
 
 
-def rms_norm_backward(dy, x, weight, rrms):
-    """dy, x (..., C), weight (C), rrms (..., 1) -> dx (..., C), dweight (C)."""
+def add_rms_norm(x, residual, weight, eps):
+    """x + residual and its rms_norm: x, residual (..., C) -> sum, y (..., C), rrms (..., 1)."""
+    check_summands("add_rms_norm", x, residual)
+    total, y, _, rrms = normalised("add_rms_norm", x, residual, weight, None, eps, False)
+    return total, y, rrms
+
+
+cdef check_summands(str kernel, x, residual):
+    check_row(kernel, x)
+    check_types(kernel, x, residual, "x and residual")
+    if residual.shape != x.shape:
+        raise ValueError(f"{kernel}: residual is {residual.shape}, x is {x.shape}")
+
+
+cdef normalised(str kernel, x, residual, weight, bias, double eps, bint centred):
+    """x + residual (or x), y, mean (None unless `centred`) and rstd, of either kind."""
+    cdef Elements weights = vector(kernel, "weight", weight, x.shape[-1], x)
+    cdef Elements biases = vector(kernel, "bias", bias, x.shape[-1], x)
+    y = empty(x.shape, plain_type(x))
+    total = x if residual is None else empty(x.shape, y.dtype)
+    mean, rstd = (empty((*x.shape[:-1], 1), y.dtype) for _ in range(2))
+    if x.size == 0:
+        y, *mean, rstd = reference.layer_norm(x, weight, bias, eps) if centred else reference.rms_norm(x, weight, eps)
+        return total, y, mean[0] if mean else None, rstd
+    cdef Elements source = rows(x), skip = None if residual is None else rows(residual)
+    cdef Elements sums = None if residual is None else result_rows(total)
+    cdef Elements to = result_rows(y), means = result_rows(mean), rstds = result_rows(rstd)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *r = start_of(skip)
+    cdef const void *w = start_of(weights)
+    cdef const void *b = start_of(biases)
+    cdef void *s = NULL if sums is None else sums.start
+    cdef ptrdiff_t r_row = 0 if skip is None else skip.strides[0]
+    cdef const minilm_reals *table = reals(to)
+    with nogil:
+        if centred:
+            table.layer_norm(count, columns, source.start, source.strides[0], r, r_row, w, b, eps, s, to.start,
+                             means.start, rstds.start)
+        else:
+            table.rms_norm(count, columns, source.start, source.strides[0], r, r_row, w, eps, s, to.start, rstds.start)
+    return total, y, mean, rstd
+
+
+def layer_norm_backward(dy, x, weight, mean, rstd, dsum=None):
+    """dy, x, dsum (..., C), weight (C), mean, rstd (..., 1) -> dx (..., C) with dsum added, dweight, dbias (C)."""
+    check_same("layer_norm_backward", dy, x, "x")
+    if dsum is not None:
+        check_same("layer_norm_backward", dsum, x, "x")
+    cdef Elements weights = vector("layer_norm_backward", "weight", weight, x.shape[-1], x)
+    cdef Elements means = one_a_row("layer_norm_backward", "mean", mean, x)
+    cdef Elements rstds = one_a_row("layer_norm_backward", "rstd", rstd, x)
+    if x.size == 0:
+        return reference.layer_norm_backward(dy, x, weight, mean, rstd, dsum)
+    dx = empty(x.shape, plain_type(x))
+    dweight, dbias = (empty(x.shape[-1:], dx.dtype) for _ in range(2))
+    cdef Elements dys = rows(dy), xs = rows(x), to = result_rows(dx), around = None if dsum is None else rows(dsum)
+    cdef Elements dweights = Elements(dweight, True), dbiases = Elements(dbias, True)
+    cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
+    cdef const void *w = start_of(weights)
+    cdef const void *d = start_of(around)
+    cdef ptrdiff_t d_row = 0 if around is None else around.strides[0]
+    cdef const minilm_reals *table = reals(to)
+    cdef int result
+    with nogil:
+        result = table.layer_norm_backward(count, columns, dys.start, dys.strides[0], xs.start, xs.strides[0], w,
+                                           means.start, rstds.start, d, d_row, to.start, dweights.start, dbiases.start)
+    enough_memory(result)
+    return dx, dweight, dbias
+
+
+def rms_norm_backward(dy, x, weight, rrms, dsum=None):
+    """dy, x, dsum (..., C), weight (C), rrms (..., 1) -> dx (..., C) with dsum added, dweight (C)."""
     check_same("rms_norm_backward", dy, x, "x")
+    if dsum is not None:
+        check_same("rms_norm_backward", dsum, x, "x")
     cdef Elements weights = vector("rms_norm_backward", "weight", weight, x.shape[-1], x)
     cdef Elements rrmss = one_a_row("rms_norm_backward", "rrms", rrms, x)
     if x.size == 0:
-        return reference.rms_norm_backward(dy, x, weight, rrms)
+        return reference.rms_norm_backward(dy, x, weight, rrms, dsum)
     dx = empty(x.shape, plain_type(x))
     dweight = empty(x.shape[-1:], dx.dtype)
     cdef Elements dys = rows(dy), xs = rows(x), to = result_rows(dx), dweights = Elements(dweight, True)
+    cdef Elements around = None if dsum is None else rows(dsum)
     cdef size_t count = to.view.shape[0], columns = to.view.shape[1]
     cdef const void *w = start_of(weights)
+    cdef const void *d = start_of(around)
+    cdef ptrdiff_t d_row = 0 if around is None else around.strides[0]
     cdef const minilm_reals *table = reals(to)
     cdef int result
     with nogil:
         result = table.rms_norm_backward(count, columns, dys.start, dys.strides[0], xs.start, xs.strides[0], w,
-                                         rrmss.start, to.start, dweights.start)
+                                         rrmss.start, d, d_row, to.start, dweights.start)
     enough_memory(result)
     return dx, dweight
 

@@ -194,13 +194,22 @@ def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
     return y, mean, rstd
 
 
+def add_layer_norm(
+    x: Array, residual: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
+    """The sum x + residual, which goes on beside its layer_norm: sum, y (..., C), mean, rstd (..., 1)."""
+    total = x + residual
+    return (total, *layer_norm(total, weight, bias, eps))
+
+
 def layer_norm_backward(
-    dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
+    dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array, dsum: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """With the normalised row n = (x - mean) rstd and its gradient dn = dy weight:
 
-    dx = (dn - mean(dn) - n mean(dn n)) rstd        the two means: through mean(x) and through rstd
-    dweight = sum over rows of dy n                 dbias = sum over rows of dy
+    dx = (dn - mean(dn) - n mean(dn n)) rstd + dsum        the two means: through mean(x) and through rstd
+    dweight = sum over rows of dy n                        dbias = sum over rows of dy
+    dsum, if any: the gradient that x has on other ways
     """
     n = x - mean
     n *= rstd
@@ -214,7 +223,7 @@ def layer_norm_backward(
     n *= along
     dn -= n
     dn *= rstd
-    return dn, dweight, dbias
+    return dn if dsum is None else dn + dsum, dweight, dbias
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
@@ -232,15 +241,23 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
     return y, rrms
 
 
-def rms_norm_backward(dy: Array, x: Array, weight: Array | None, rrms: Array) -> tuple[Array, Array]:
-    """With n = x rrms and dn = dy weight:  dx = (dn - n mean(dn n)) rrms,  dweight = sum over rows of dy n."""
+def add_rms_norm(x: Array, residual: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """The sum x + residual, which goes on beside its rms_norm: sum, y (..., C), rrms (..., 1)."""
+    total = x + residual
+    return (total, *rms_norm(total, weight, eps))
+
+
+def rms_norm_backward(
+    dy: Array, x: Array, weight: Array | None, rrms: Array, dsum: Array | None = None
+) -> tuple[Array, Array]:
+    """With n = x rrms and dn = dy weight:  dx = (dn - n mean(dn n)) rrms + dsum,  dweight = sum over rows of dy n."""
     n = x * rrms
     dweight = sum_rows(dy * n)
     dn = dy.copy() if weight is None else dy * weight
     n *= (dn * n).sum(-1, keepdims=True) / max(x.shape[-1], 1)
     dn -= n
     dn *= rrms
-    return dn, dweight
+    return dn if dsum is None else dn + dsum, dweight
 
 
 # --- losses ---------------------------------------------------------------------------------------

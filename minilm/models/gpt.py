@@ -123,8 +123,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """See the class."""
-        x = x + self.attn(self.ln_1(x), cache)
-        return x + self.mlp(self.ln_2(x))
+        x, normed = self.ln_2(self.attn(self.ln_1(x), cache), residual=x)
+        return x + self.mlp(normed)
 
 
 class GPT(nn.Module):

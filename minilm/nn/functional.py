@@ -21,6 +21,8 @@ from minilm.ops.indexing import one_hot
 from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
 from minilm.ops.loss import linear_cross_entropy as _linear_cross_entropy
 from minilm.ops.matmul import linear, linear_gelu
+from minilm.ops.norm import add_layer_norm as _add_layer_norm
+from minilm.ops.norm import add_rms_norm as _add_rms_norm
 from minilm.ops.norm import layer_norm as _layer_norm
 from minilm.ops.norm import rms_norm as _rms_norm
 from minilm.ops.pointwise import sigmoid, tanh
@@ -30,6 +32,8 @@ from minilm.ops.softmax import log_softmax, softmax
 from minilm.tensor import Tensor
 
 __all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
@@ -85,6 +89,23 @@ def layer_norm(
     return _back(_layer_norm(rows, weight, bias, eps), x)
 
 
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """`s = x + residual` and `layer_norm(s, ...)` in one pass: (s, y), both of x's shape.
+
+    Errors: ShapeError where x does not end in `normalized_shape`, or the residual has another shape.
+    """
+    rows, weight, bias = _as_rows("add_layer_norm", x, normalized_shape, weight, bias)
+    total, y = _add_layer_norm(rows, _like(rows, residual, x), weight, bias, eps)
+    return _back(total, x), _back(y, x)
+
+
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -120,6 +141,25 @@ def rms_norm(
     rows, weight, _ = _as_rows("rms_norm", x, normalized_shape, weight, None)
     epsilon = float(array_module(x.array).finfo(x.dtype).eps) if eps is None else eps
     return _back(_rms_norm(rows, weight, epsilon), x)
+
+
+def add_rms_norm(
+    x: Tensor,
+    residual: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`s = x + residual` and `rms_norm(s, ...)` in one pass: (s, y), both of x's shape. Errors: as add_layer_norm."""
+    rows, weight, _ = _as_rows("add_rms_norm", x, normalized_shape, weight, None)
+    epsilon = float(array_module(x.array).finfo(x.dtype).eps) if eps is None else eps
+    total, y = _add_rms_norm(rows, _like(rows, residual, x), weight, epsilon)
+    return _back(total, x), _back(y, x)
+
+
+def _like(rows: Tensor, residual: Tensor, x: Tensor) -> Tensor:
+    """The residual, its last axes joined as x's were; one of another shape is left for the operation to refuse."""
+    return residual if rows.shape == x.shape or residual.shape != x.shape else residual.reshape(rows.shape)
 
 
 def _back(rows: Tensor, x: Tensor) -> Tensor:

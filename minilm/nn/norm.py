@@ -51,9 +51,11 @@ class LayerNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
+        """See the class. With a residual of x's shape: the sum x + residual, and its norm, made in one pass."""
+        if residual is None:
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.add_layer_norm(x, residual, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""
@@ -89,9 +91,11 @@ class RMSNorm(Module):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
+        """See the class. With a residual of x's shape: the sum x + residual, and its norm, made in one pass."""
+        if residual is None:
+            return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        return F.add_rms_norm(x, residual, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""

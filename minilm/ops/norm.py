@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from minilm import kernels
+from minilm.errors import ShapeError
 from minilm.ops.pointwise import rsqrt, square
-from minilm.ops.reduction import mean
+from minilm.ops.reduction import mean, sum  # noqa: A004
 from minilm.ops.registry import Fused, options, sample
+from minilm.ops.shape import reshape
 
 
 class LayerNorm(Fused, shapes="(..., C), (C), (C) -> (..., C)", dtypes="float", method=False, fresh=True):
@@ -40,8 +45,8 @@ class LayerNorm(Fused, shapes="(..., C), (C), (C) -> (..., C)", dtypes="float", 
         return kernels.layer_norm(x, weight, bias, ctx.eps)[0]
 
     def backward(ctx, dy):
-        x, weight, _, mean, rstd = ctx.saved
-        return kernels.layer_norm_backward(dy, x, weight, mean, rstd)  # dx, dweight, dbias
+        x, weight, _, centre, rstd = ctx.saved
+        return kernels.layer_norm_backward(dy, x, weight, centre, rstd)  # dx, dweight, dbias
 
     def torch(torch, x, weight=None, bias=None, eps=1e-5):
         return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
@@ -77,4 +82,119 @@ class RmsNorm(Fused, shapes="(..., C), (C) -> (..., C)", dtypes="float", method=
         return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
 
 
+class AddLayerNorm(Fused, shapes="(..., C), (..., C), (C), (C) -> (..., C), (..., C)", dtypes="float", method=False):
+    """The sum x + residual, and its layer_norm: the two results of a step along a Transformer's residual stream.
+
+    Both additions, this one and that of the sum's two gradients, happen while the row is in the cache.
+
+    Source: Vaswani et al. 2017, section 3.1: LayerNorm(x + Sublayer(x)). Errors: ShapeError unless x and the residual
+    have one shape.
+    """
+
+    samples = [
+        *options(eps=[1e-5, 1e-1]),
+        sample((2, 3, 5), (2, 3, 5), None, None),
+        sample((3, 5), (3, 5), (5,), None),
+        sample((0, 5), (0, 5), (5,), (5,)),
+    ]
+    remakes, remake_reads = 1, slice(0, 3)
+
+    def definition(x, residual, weight=None, bias=None, eps=1e-5):
+        total = x + residual
+        return total, layer_norm(total, weight, bias, eps)
+
+    def forward(ctx, x, residual, weight=None, bias=None, eps=1e-5):
+        _one_shape("add_layer_norm", x, residual)
+        total, y, centre, rstd = kernels.add_layer_norm(x, residual, weight, bias, eps)
+        ctx.save(total, weight, bias, centre, rstd)
+        ctx.eps, ctx.materialize = eps, False
+        return total, y
+
+    def remake(ctx, total, weight, bias):
+        return kernels.layer_norm(total, weight, bias, ctx.eps)[0]
+
+    def backward(ctx, dsum, dy):
+        total, weight, _, centre, rstd = ctx.saved
+        if dy is None:
+            return dsum, dsum, None, None
+        dx, dweight, dbias = kernels.layer_norm_backward(dy, total, weight, centre, rstd, dsum)
+        return dx, dx, dweight, dbias
+
+    # The inputs need not be kept: everything follows from their sum.
+    def backward_definition(ctx, dsum, dy):
+        total, weight, *_ = ctx.saved
+        if dy is None:
+            return dsum, dsum, None, None
+        centred = total - mean(total, -1, True)
+        rstd = rsqrt(mean(square(centred), -1, True) + ctx.eps)
+        n, dn = centred * rstd, dy if weight is None else dy * weight
+        dx = (dn - mean(dn, -1, True) - n * mean(dn * n, -1, True)) * rstd
+        dx = dx if dsum is None else dx + dsum
+        return dx, dx, _over_rows(dy * n), _over_rows(dy)
+
+    def torch(torch, x, residual, weight=None, bias=None, eps=1e-5):
+        total = x + residual
+        return total, torch.nn.functional.layer_norm(total, x.shape[-1:], weight, bias, eps)
+
+
+class AddRmsNorm(Fused, shapes="(..., C), (..., C), (C) -> (..., C), (..., C)", dtypes="float", method=False):
+    """The sum x + residual, and its rms_norm; see add_layer_norm.
+
+    Source: Zhang & Sennrich 2019, equation 4. Errors: ShapeError unless x and the residual have one shape.
+    """
+
+    samples = [
+        *options(eps=[1e-6, 1e-1]),
+        sample((3, 5), (3, 5), None),
+        sample((0, 5), (0, 5), (5,)),
+    ]
+    remakes, remake_reads = 1, slice(0, 2)
+
+    def definition(x, residual, weight=None, eps=1e-6):
+        total = x + residual
+        return total, rms_norm(total, weight, eps)
+
+    def forward(ctx, x, residual, weight=None, eps=1e-6):
+        _one_shape("add_rms_norm", x, residual)
+        total, y, rrms = kernels.add_rms_norm(x, residual, weight, eps)
+        ctx.save(total, weight, rrms)
+        ctx.eps, ctx.materialize = eps, False
+        return total, y
+
+    def remake(ctx, total, weight):
+        return kernels.rms_norm(total, weight, ctx.eps)[0]
+
+    def backward(ctx, dsum, dy):
+        total, weight, rrms = ctx.saved
+        if dy is None:
+            return dsum, dsum, None
+        dx, dweight = kernels.rms_norm_backward(dy, total, weight, rrms, dsum)
+        return dx, dx, dweight
+
+    def backward_definition(ctx, dsum, dy):
+        total, weight, _ = ctx.saved
+        if dy is None:
+            return dsum, dsum, None
+        rrms = rsqrt(mean(square(total), -1, True) + ctx.eps)
+        n, dn = total * rrms, dy if weight is None else dy * weight
+        dx = (dn - n * mean(dn * n, -1, True)) * rrms
+        dx = dx if dsum is None else dx + dsum
+        return dx, dx, _over_rows(dy * n)
+
+    def torch(torch, x, residual, weight=None, eps=1e-6):
+        total = x + residual
+        return total, torch.nn.functional.rms_norm(total, x.shape[-1:], weight, eps)
+
+
+def _one_shape(name: str, x: Any, residual: Any) -> None:
+    if x.shape != residual.shape:
+        raise ShapeError(f"{name}: x {x.shape} and residual {residual.shape} must have one shape")
+
+
+def _over_rows(x: Any) -> Any:
+    """The sum over all axes but the last one."""
+    return sum(reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), 0)
+
+
 layer_norm, rms_norm = LayerNorm.apply, RmsNorm.apply
+add_layer_norm, add_rms_norm = AddLayerNorm.apply, AddRmsNorm.apply

@@ -118,6 +118,7 @@ class Operation:
     # of the saved values that it reads.
     remake: ClassVar[Callable[..., Any] | None] = None
     remake_reads: ClassVar[slice] = slice(None)
+    remakes: ClassVar[int] = 0  # which of the outputs
     apply: ClassVar[Callable[..., Any]]
 
     def __init_subclass__(

@@ -27,6 +27,8 @@ MAKERS = {
     "layer_norm": lambda x: F.layer_norm(x, (8,), weights(8), weights(8, seed=1)),
     "layer_norm without bias": lambda x: F.layer_norm(x, (8,), weights(8), None, 0.1),
     "rms_norm": lambda x: F.rms_norm(x, (8,), weights(8), 1e-2),
+    "add_layer_norm": lambda x: F.add_layer_norm(x, x * 0.5, (8,), weights(8), weights(8, seed=1))[1],
+    "add_rms_norm": lambda x: F.add_rms_norm(x, x * 0.5, (8,), weights(8), 1e-2)[1],
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "linear_gelu": lambda x: F.linear_gelu(x, weights(16, 8), weights(16)),
     "linear_gelu tanh": lambda x: F.linear_gelu(x, weights(16, 8), weights(16), "tanh"),
@@ -75,6 +77,14 @@ def test_of_two_in_a_row_each_is_made_from_what_is_there(monkeypatch):
     z = F.linear(h, weights(3, 8))
     assert type(h.node._saved[0]) is tape.Remade
     assert z.node._saved[0] is h.array
+
+
+def test_the_sum_beside_a_norm_is_kept_and_the_norm_made_again(monkeypatch):
+    monkeypatch.setattr(tape, "WORTH_REMAKING", 1)
+    x, y = F.add_layer_norm(weights(4, 8), weights(4, 8, seed=1), (8,))
+    of_sum, of_norm = F.linear(x, weights(3, 8)), F.linear(y, weights(3, 8))
+    assert of_sum.node._saved[0] is x.array
+    assert type(of_norm.node._saved[0]) is tape.Remade
 
 
 def test_three_who_saved_it_make_it_once(limit, monkeypatch):

@@ -58,6 +58,8 @@ CASES = [
     ("gelu_backward", lambda real, whole, N, C: (real(N, C), real(N, C), "tanh")),
     ("layer_norm", lambda real, whole, N, C: (real(3, N, C), real(C), real(C), 1e-5)),
     ("layer_norm", lambda real, whole, N, C: (real(N, C), None, None, 1e-5)),
+    ("add_layer_norm", lambda real, whole, N, C: (real(N, C), real(N, C), real(C), real(C), 1e-5)),
+    ("add_rms_norm", lambda real, whole, N, C: (real(3, N, C), real(3, N, C), real(C), 1e-5)),
     ("layer_norm_backward", lambda real, whole, N, C: (real(N, C), real(N, C), real(C), real(N, 1), real(N, 1))),
     ("rms_norm", lambda real, whole, N, C: (real(3, N, C), real(C), 1e-5)),
     ("rms_norm_backward", lambda real, whole, N, C: (real(N, C), real(N, C), real(C), real(N, 1))),

@@ -108,6 +108,17 @@ CALLS = {
         "layer_norm_backward",
         lambda draw, s: (draw(*s), draw(*s), None, draw(*s[:-1], 1), draw.positive(*s[:-1], 1)),
     ),
+    "layer_norm_backward and around": (
+        "layer_norm_backward",
+        lambda draw, s: (draw(*s), draw(*s), draw(s[-1]), draw(*s[:-1], 1), draw.positive(*s[:-1], 1), draw(*s)),
+    ),
+    "add_layer_norm": ("add_layer_norm", lambda draw, s: (draw(*s), draw(*s), draw(s[-1]), draw(s[-1]), 1e-5)),
+    "add_layer_norm without": ("add_layer_norm", lambda draw, s: (draw(*s), draw(*s), None, None, 1e-1)),
+    "add_rms_norm": ("add_rms_norm", lambda draw, s: (draw(*s), draw(*s), draw(s[-1]), 1e-5)),
+    "rms_norm_backward and around": (
+        "rms_norm_backward",
+        lambda draw, s: (draw(*s), draw(*s), draw(s[-1]), draw.positive(*s[:-1], 1), draw(*s)),
+    ),
     "rms_norm": ("rms_norm", lambda draw, s: (draw(*s), draw(s[-1]), 1e-5)),
     "rms_norm without": ("rms_norm", lambda draw, s: (draw(*s), None, 1e-5)),
     "rms_norm_backward": (
@@ -133,7 +144,8 @@ CALLS = {
     "gelu_backward": ("gelu_backward", lambda draw, s: (draw(*s), draw(*s, scale=2.0))),
     "gelu_backward by tanh": ("gelu_backward", lambda draw, s: (draw(*s), draw(*s, scale=2.0), "tanh")),
 }
-ROW_BY_ROW = ("softmax", "log_softmax", "layer_norm", "rms_norm", "cross_entropy", "exp", "tanh", "erf", "gelu")
+ROW_BY_ROW = ("softmax", "log_softmax", "layer_norm", "add_layer_norm", "rms_norm", "cross_entropy")
+ROW_BY_ROW += ("exp", "tanh", "erf", "gelu")
 
 
 def results(function, arguments):
@@ -280,6 +292,14 @@ ONES = np.ones((2, 3))
         ("layer_norm", [ONES, np.ones(2), None, 1e-5], ValueError, r"weight is \(2,\), not \(3,\)"),
         ("layer_norm", [ONES, None, np.ones(3, "float32"), 1e-5], ValueError, "float64 and float32"),
         ("layer_norm_backward", [ONES, ONES, None, np.ones(2), ONES[:, :1]], ValueError, r"mean is \(2,\), not"),
+        ("add_layer_norm", [ONES, np.ones(3), None, None, 1e-5], ValueError, r"residual is \(3,\), x is \(2, 3\)"),
+        ("add_rms_norm", [ONES, np.ones((2, 3), "float32"), None, 1e-5], ValueError, "float64 and float32"),
+        (
+            "rms_norm_backward",
+            [ONES, ONES, None, ONES[:, :1], ONES[:1]],
+            ValueError,
+            r"dy \(1, 3\) and x \(2, 3\)",
+        ),
         ("rms_norm_backward", [ONES, ONES, None, np.ones((1, 1))], ValueError, r"rrms is \(1, 1\), not \(2, 1\)"),
         ("sum_rows", [np.array(1.0)], ValueError, "no axis"),
         ("scatter_rows", [ONES, np.arange(3), 5], ValueError, r"index is int64 \(3,\), not integers \(2,\)"),

@@ -116,6 +116,32 @@ CASES = {
         for has in (True, False)
     },
     **{
+        f"{name} {shape} {has}": (
+            name,
+            lambda made, plain, shape=shape, has=has, channels=channels: (
+                *(made(*shape) for _ in range(2)),
+                *(made(shape[-1]) if has else None for _ in range(channels)),
+                1e-5,
+            ),
+        )
+        for name, channels in (("add_layer_norm", 2), ("add_rms_norm", 1))
+        for shape in [(7,), (2, 67, 131), (0, 3), (3, 0)]
+        for has in (True, False)
+    },
+    **{
+        f"{name} {shape} and around": (
+            name,
+            lambda made, plain, shape=shape, numbers=numbers: (
+                *(made(*shape) for _ in range(2)),
+                made(shape[-1]),
+                *(made(*shape[:-1], 1) for _ in range(numbers)),
+                made(*shape),
+            ),
+        )
+        for name, numbers in (("layer_norm_backward", 2), ("rms_norm_backward", 1))
+        for shape in [(7,), (2, 67, 131), (0, 3), (3, 0)]
+    },
+    **{
         f"rms_norm {shape} {has}": (
             "rms_norm",
             lambda made, plain, shape=shape, has=has: (made(*shape), made(shape[-1]) if has else None, 1e-5),
