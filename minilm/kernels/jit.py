@@ -41,6 +41,8 @@ Array = Any
 
 __all__ = [
     "adamw",
+    "add_layer_norm",
+    "add_rms_norm",
     "attention",
     "attention_backward",
     "cross_entropy",
@@ -55,8 +57,6 @@ __all__ = [
     "linear_cross_entropy",
     "linear_gelu",
     "philox",
-    "add_layer_norm",
-    "add_rms_norm",
     "rms_norm",
     "rms_norm_backward",
     "scatter_rows",
