@@ -24,7 +24,8 @@ enum {
     BAND_ROWS = 32,                   /* where rows are packed: so many, */
     BAND_PANELS = 16,                 /* over so many panels, are a task */
     PANELS_PER_TASK = 8,              /* panels of a that meet each panel of b while it is in the cache */
-    FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed beforehand */
+    PANELS_IN_ONE = 10,               /* up to so many are one task, which then packs b's panels itself */
+    FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed, if it need not be */
 };
 
 /* Multiply-adds from which another thread brings more than its waking costs: two threads took 1.06 times as long
@@ -237,7 +238,7 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
             if (last) finish(p, x->row, 1, x->column + column, WIDE_VECS * LANES, c);
             j += WIDE_VECS / TILE_VECS - 1;
             continue;
-        } else if (x->pairs || p->b_column != 1 || columns < TILE_COLUMNS) {
+        } else if (x->rows > FEW_ROWS || x->pairs || p->b_column != 1 || columns < TILE_COLUMNS) {
             packing one = {packed, b, p->b_column, b_k, columns, x->depth, TILE_COLUMNS, true, x->pairs};
             if (one.step == 1)
                 pack_rows(&one, 0, x->depth, 0, 1);
@@ -300,7 +301,7 @@ static void multiply_block(block *x, bool share) {
                           .pairs = x->pairs};
     size_t pack_tasks = pack_parts(&x->pack_a) + pack_parts(&x->pack_b);
     size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
-    x->row_chunks = parts(a_panels, PANELS_PER_TASK);
+    x->row_chunks = x->b_space ? parts(a_panels, PANELS_PER_TASK) : 1;
     x->column_chunks = smaller(parts(wanted, x->row_chunks), b_panels);
     size_t tasks = x->row_chunks * x->column_chunks;
     if (share) {
@@ -319,7 +320,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     if (pairs) depth += depth % 2; /* no pair falls into two blocks */
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER), deep = packed_depth(depth, pairs);
     size_t a_size = rows * deep, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * deep;
-    bool pack_b = p->m > FEW_ROWS;
+    bool pack_b = p->m > PANELS_IN_ONE * TILE_ROWS; /* else only one task reads each panel */
     /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
     size_t line = 64 / sizeof(real);
     a_size = parts(a_size, line) * line;
