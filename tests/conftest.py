@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import minilm as ml
+from minilm import kernels
 from minilm.tensor import Tensor
 from minilm.testing import assert_same
 
@@ -63,6 +65,15 @@ def native() -> ModuleType:
         missing("native", str(error))
         raise
     return module
+
+
+@pytest.fixture(params=kernels.BACKENDS)
+def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend in turn, serving."""
+    if request.param == "native":
+        request.getfixturevalue("native")
+    with kernels.use(request.param):
+        yield request.param
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

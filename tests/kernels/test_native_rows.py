@@ -278,24 +278,21 @@ def test_equal_numbers_are_added_in_their_order(native):
     assert native.scatter_rows(rows[[0, 2, 1, 3]], np.zeros(4, "int64"), 1)[0, 0] == 2
 
 
-@pytest.mark.parametrize("name", kernels.BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_are_added_into_an_array_that_is_there(name, dtype):
-    if kernels.why_not(name):
-        pytest.skip(kernels.why_not(name))
+@pytest.mark.usefixtures("every_backend")
+def test_rows_are_added_into_an_array_that_is_there(dtype):
     draw = Draw(dtype, "plain", 5)
     rows, index = draw(64, 7), draw.index(64, 9)
     added = np.zeros((9, 7), dtype)
     np.add.at(added, index, rows)
-    with kernels.use(name):
-        for there in (draw(9, 7), np.asfortranarray(draw(9, 7)), draw(18, 7)[::2]):
-            before = there.copy()
-            assert kernels.scatter_rows(rows, index, 9, there) is there
-            np.testing.assert_allclose(there, before + added, rtol=1e-5, atol=1e-5)
-        there = draw(9, 7)
+    for there in (draw(9, 7), np.asfortranarray(draw(9, 7)), draw(18, 7)[::2]):
         before = there.copy()
-        kernels.scatter_rows(rows[:0], index[:0], 9, there)
-        np.testing.assert_array_equal(there, before)
+        assert kernels.scatter_rows(rows, index, 9, there) is there
+        np.testing.assert_allclose(there, before + added, rtol=1e-5, atol=1e-5)
+    there = draw(9, 7)
+    before = there.copy()
+    kernels.scatter_rows(rows[:0], index[:0], 9, there)
+    np.testing.assert_array_equal(there, before)
 
 
 def test_rows_are_not_added_into_an_array_of_another_shape_or_type(native):
