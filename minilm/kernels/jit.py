@@ -14,6 +14,7 @@ from minilm.kernels import reference
 from minilm.kernels.jit_attention import attention, attention_backward
 from minilm.kernels.jit_compiled import compiled, owned, rows
 from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
+from minilm.kernels.jit_memory import empty
 from minilm.kernels.jit_norm import (
     add_layer_norm,
     add_rms_norm,
@@ -171,7 +172,7 @@ def log_softmax_backward(dy: Array, y: Array) -> Array:
 
 def _by_rows(kernel: Any, *arrays: Array) -> Array:
     """What a kernel of rows makes of arrays of one shape."""
-    result = np.empty(arrays[0].shape, arrays[0].dtype)
+    result = empty(arrays[0].shape, arrays[0].dtype)
     if result.size:
         out = result.reshape(-1, result.shape[-1])
         kernel(len(out), out.size, *map(rows, arrays), out)

@@ -1,12 +1,11 @@
-"""Attention by Numba: `TILE` queries and `TILE` keys at a time, so that the matrix of scores never exists whole.
+"""Attention by Numba, 64 by 256 queries and keys at a time, so that the matrix of scores never exists whole.
 
 The forward keeps for each query the largest score that it has seen, and takes what it summed before down to it when
 a larger one comes (the online softmax). The backward makes the tiles of scores anew, from each query's lse.
 
 Tiles are copied to where their elements lie side by side, whatever the strides of the arrays, with zeros behind
-them so that the products need no exceptions for sizes that are no multiple of four. The products are compiled loops:
-on tiles of this size they were as fast as NumPy's `@` (65 to 80 GFLOP/s on one thread), whose sums may depend on
-the number of threads.
+them so that the products need no exceptions for sizes that are no multiple of four. The products are compiled loops,
+two thirds as fast as NumPy's `@`, whose sums may depend on the number of threads.
 
 Source: Milakov & Gimelshein 2018 for the online softmax; Dao et al. 2022, algorithms 1 and 4, for the tiles.
 """
@@ -22,11 +21,15 @@ from numba.core.types import Array as ArrayType
 
 from minilm.kernels import reference
 from minilm.kernels.jit_compiled import compiled, inlined
-from minilm.kernels.jit_numbers import LANES, exp, keep_row, least_kept, row_max, row_sum
+from minilm.kernels.jit_memory import empty
+from minilm.kernels.jit_numbers import exp, keep_row, least_kept
 
 Array = Any
 
-TILE = 64
+# A tile of scores has `NARROW` rows of `WIDE` columns: in the forward a row is a key and a column a query, in the
+# backward the other way round. What the compiler puts before an inner loop, to see whether its arrays overlap, costs
+# as much as 40 of its steps: products with 64, 128 and 256 columns reached 45, 57 and 69 GFLOP/s on one thread.
+WIDE, NARROW = 256, 64
 
 
 def _strided(element: Any, ndim: int = 4) -> Any:
@@ -35,29 +38,36 @@ def _strided(element: Any, ndim: int = 4) -> Any:
 
 
 @inlined
-def _multiply(a: Array, b: Array, out: Array, rows: int) -> None:
-    """out (N, M) += a (N, K) b (K, M) for the first `rows` rows; N even, K a multiple of four.
+def _multiply(a: Array, b: Array, out: Array, start: int, end: int) -> None:
+    """out (N, M) += a (N, K) b (K, M), for the columns start ... end - 1; N even, K a multiple of four.
 
     Two rows and four k at a time: each number that is loaded is used several times.
     """
-    for i in range(0, rows, 2):
+    for i in range(0, a.shape[0], 2):
         one, two, out_one, out_two = a[i], a[i + 1], out[i], out[i + 1]
         for k in range(0, a.shape[1], 4):
             b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
             p0, p1, p2, p3 = one[k], one[k + 1], one[k + 2], one[k + 3]
             q0, q1, q2, q3 = two[k], two[k + 1], two[k + 2], two[k + 3]
-            for j in range(out.shape[1]):
+            for j in _columns(start, end):
                 out_one[j] += (p0 * b0[j] + p1 * b1[j]) + (p2 * b2[j] + p3 * b3[j])
                 out_two[j] += (q0 * b0[j] + q1 * b1[j]) + (q2 * b2[j] + q3 * b3[j])
 
 
 @inlined
+def _columns(start: int, end: int) -> Any:
+    """The numbers start ... end - 1, known not to be negative: else each would be tried for Python's x[-1]."""
+    return range(np.uint64(start), np.uint64(end))
+
+
+@inlined
 def _copy(x: Array, start: int, scale: Any, tile: Array) -> None:
     """scale times the rows start, start + 1, ... of x, zeros behind them."""
-    tile[:] = 0
-    for i in range(min(TILE, x.shape[0] - start)):
+    rows = min(tile.shape[0], x.shape[0] - start)
+    for i in range(rows):
         for j in range(x.shape[1]):
             tile[i, j] = x[start + i, j] * scale
+    tile[rows:] = 0
 
 
 @inlined
@@ -68,31 +78,18 @@ def _transpose(tile: Array, transposed: Array) -> None:
 
 
 @inlined
-def _finish_scores(
-    scores: Array,
-    t: int,
-    s: int,
-    bias: Array,
-    has_bias: bool,
-    mask: Array,
-    has_mask: bool,
-    causal: bool,
-    T: int,
-    S: int,
+def _attach(
+    scores: Array, row: int, column: int, start: int, bias: Array, has_bias: bool, mask: Array, has_mask: bool
 ) -> None:
-    """Add the bias to the scores of queries t, t + 1 ... and keys s, s + 1 ...; minus infinity where none may look."""
-    rows, columns = min(TILE, T - t), min(TILE, S - s)
-    for i in range(rows):
-        if has_bias:
-            for j in range(columns):
-                scores[i, j] += bias[t + i, s + j]
-        if has_mask:
-            for j in range(columns):
-                if not mask[t + i, s + j]:
+    """Add the bias to scores that begin at (row, column) of it; minus infinity where the mask forbids to look."""
+    for i in range(NARROW):
+        if has_bias and row + i < bias.shape[0]:
+            for j in _columns(start, min(scores.shape[1], bias.shape[1] - column)):
+                scores[i, j] += bias[row + i, column + j]
+        if has_mask and row + i < mask.shape[0]:
+            for j in _columns(start, min(scores.shape[1], mask.shape[1] - column)):
+                if not mask[row + i, column + j]:
                     scores[i, j] = -np.inf
-        last = min(columns, t + i + 1 - s) if causal else columns
-        for j in range(max(last, 0), TILE):
-            scores[i, j] = -np.inf
 
 
 @compiled(
@@ -126,64 +123,106 @@ def _attention(
     y: Array,
     lse: Array,
 ) -> None:
-    """A task is one tile of queries of one head. `rescale` is what dropout multiplies by, 1 without dropout."""
+    """A task is one tile of queries of one head. `rescale` is what dropout multiplies by, 1 without dropout.
+
+    Tiles of scores have a row for each key, and a column for each query: what a query has is a loop over columns.
+    """
     real = q.dtype.type
     heads, T, D = q.shape[1:]
     S, E = v.shape[2:]
-    tiles = (T + TILE - 1) // TILE
-    dropout = rescale != 1
-    width = (D + 3) // 4 * 4
-    queries, keys = np.zeros((TILE, width), q.dtype), np.zeros((TILE, width), q.dtype)
-    keys_across, values = np.zeros((width, TILE), q.dtype), np.zeros((TILE, E), q.dtype)
-    scores, sums = np.zeros((TILE, TILE), q.dtype), np.zeros((TILE, E), q.dtype)
-    largest, total, lanes = np.zeros(TILE, q.dtype), np.zeros(TILE, q.dtype), np.zeros(LANES, q.dtype)
-    kept = np.zeros(TILE, np.bool_)
+    wide = _width(T)
+    tiles = (T + wide - 1) // wide
+    queries, across = np.zeros((wide, _fours(D)), q.dtype), np.zeros((_fours(D), wide), q.dtype)
+    keys, values = np.zeros((NARROW, _fours(D)), q.dtype), np.zeros((NARROW, _fours(E)), q.dtype)
+    scores, sums = np.zeros((NARROW, wide), q.dtype), np.zeros((_fours(E), wide), q.dtype)
+    of_queries = np.zeros((4, wide), q.dtype)
+    largest, total, level, shrink = of_queries[0], of_queries[1], of_queries[2], of_queries[3]
+    kept = np.zeros(NARROW, np.bool_)
     for task in range(first, end):
-        b, h, t = task // tiles // heads, task // tiles % heads, task % tiles * TILE
-        rows = min(TILE, T - t)
+        b, h, t = task // tiles // heads, task // tiles % heads, task % tiles * wide
+        rows = min(wide, T - t)
         _copy(q[b, h], t, real(scale), queries)
+        _transpose(queries, across)
         sums[:] = 0
         largest[:] = -np.inf
         total[:] = 0
-        for s in range(0, min(S, t + rows) if causal else S, TILE):
+        for s in range(0, min(S, t + rows) if causal else S, NARROW):
+            start = max(s - t, 0) if causal else 0  # no query before it sees one of these keys
             _copy(k[b, h], s, real(1), keys)
-            _transpose(keys, keys_across)
             _copy(v[b, h], s, real(1), values)
             scores[:] = 0
-            _multiply(queries, keys_across, scores, rows)
-            _finish_scores(scores, t, s, bias[b, h], has_bias, mask[b, h], has_mask, causal, T, S)
-            for i in range(rows):
-                row, y_row = scores[i], sums[i]
-                high = max(row_max(row, lanes), largest[i])
-                level = real(0) if high == -np.inf else high
-                shrink = exp(largest[i] - level)
-                for j in range(TILE):
-                    row[j] = exp(row[j] - level)
-                largest[i], total[i] = high, total[i] * shrink + row_sum(row, lanes)
-                for j in range(E):
-                    y_row[j] *= shrink
-                if dropout:
-                    keep_row(kept, key, (b * heads + h) * T + t + i, s, least)
-                    for j in range(TILE):
-                        row[j] *= real(rescale) if kept[j] else real(0)
-            _multiply(scores, values, sums, rows)
-        for i in range(rows):
-            scale_down = real(1) / (real(1) if total[i] == 0 else total[i])
-            for j in range(E):
-                y[b, h, t + i, j] = sums[i, j] * scale_down
-            lse[b, h, t + i] = np.log(total[i]) + (real(0) if largest[i] == -np.inf else largest[i])
+            _multiply(keys, across, scores, start, wide)
+            _attach(scores, s, t, start, bias[b, h].T, has_bias, mask[b, h].T, has_mask)
+            if causal:
+                for i in range(NARROW):
+                    for j in _columns(start, max(min(s + i - t, wide), 0)):
+                        scores[i, j] = -np.inf
+            scores[min(NARROW, S - s) :] = -np.inf
+            _rise(scores, start, largest, total, level, shrink)
+            for i in range(E):
+                for j in _columns(start, wide):
+                    sums[i, j] *= shrink[j]
+            if rescale != 1:
+                for j in _columns(start, rows):
+                    keep_row(kept, key, (b * heads + h) * T + t + j, s, least)
+                    for i in range(NARROW):
+                        scores[i, j] *= real(rescale) if kept[i] else real(0)
+            _multiply(values.T, scores, sums, start, wide)
+        for j in range(rows):
+            scale_down = real(1) / (real(1) if total[j] == 0 else total[j])
+            for i in range(E):
+                y[b, h, t + j, i] = sums[i, j] * scale_down
+            lse[b, h, t + j] = np.log(total[j]) + (real(0) if largest[j] == -np.inf else largest[j])
 
 
 @inlined
-def _differentiate_row(row: Array, drow: Array, along: Any, lse: Any, rescale: float, kept: Array) -> None:
+def _rise(scores: Array, start: int, largest: Array, total: Array, level: Array, shrink: Array) -> None:
+    """Scores become e^(score - largest of its query), where the largest score and the total go on from tile to tile.
+
+    `shrink` is then what the query's earlier sums must be multiplied by.
+    """
+    real = scores.dtype.type
+    wide = scores.shape[1]
+    for j in _columns(start, wide):
+        level[j] = largest[j]
+    for i in range(NARROW):
+        row = scores[i]
+        for j in _columns(start, wide):
+            level[j] = row[j] if row[j] > level[j] else level[j]
+    for j in _columns(start, wide):
+        before, largest[j] = largest[j], level[j]
+        level[j] = real(0) if level[j] == -np.inf else level[j]
+        shrink[j] = exp(before - level[j])
+        total[j] *= shrink[j]
+    for i in range(NARROW):
+        row = scores[i]
+        for j in _columns(start, wide):
+            row[j] = exp(row[j] - level[j])
+            total[j] += row[j]
+
+
+@inlined
+def _fours(count: int) -> int:
+    """The next multiple of four, for `_multiply`."""
+    return (count + 3) // 4 * 4
+
+
+@inlined
+def _width(count: int) -> int:
+    """The columns of a tile of scores: as few as fill equal tiles."""
+    tiles = (count + WIDE - 1) // WIDE
+    return ((count + tiles - 1) // tiles + 15) // 16 * 16
+
+
+@inlined
+def _differentiate_row(row: Array, drow: Array, factors: Array, end: int, along: Any, level: Any) -> None:
     """Scores become the weights that dropout leaves, and the gradients of those the gradients of the scores."""
     real = row.dtype.type
-    lowest, level = real(-np.inf), real(0) if lse == -np.inf else lse
-    for j in range(TILE):
+    lowest = real(-np.inf)
+    for j in range(end):
         weight = real(0) if row[j] == lowest else exp(row[j] - level)
-        factor = real(rescale) if kept[j] else real(0)
-        drow[j] = weight * (drow[j] * factor - along)
-        row[j] = weight * factor
+        drow[j] = weight * (drow[j] * factors[j] - along)
+        row[j] = weight * factors[j]
 
 
 @compiled(
@@ -228,16 +267,15 @@ def _attention_backward(
     real = q.dtype.type
     heads, T, D = q.shape[1:]
     S, E = v.shape[2:]
-    dropout = rescale != 1
-    width, value_width = (D + 3) // 4 * 4, (E + 3) // 4 * 4
-    queries, keys = np.zeros((TILE, width), q.dtype), np.zeros((TILE, width), q.dtype)
-    keys_across, dys = np.zeros((width, TILE), q.dtype), np.zeros((TILE, value_width), q.dtype)
-    values, values_across = np.zeros((TILE, value_width), q.dtype), np.zeros((value_width, TILE), q.dtype)
-    tiles = np.zeros((3, TILE, TILE), q.dtype)
-    weights, dscores, across = tiles[0], tiles[1], tiles[2]
-    key_sums, value_sums = np.zeros((TILE, width), q.dtype), np.zeros((TILE, value_width), q.dtype)
-    along, query_sums = np.zeros(T, q.dtype), np.zeros(((T + TILE - 1) // TILE * TILE, width), q.dtype)
-    kept = np.ones(TILE, np.bool_)
+    wide = _width(S)
+    queries, dys = np.zeros((NARROW, _fours(D)), q.dtype), np.zeros((NARROW, _fours(E)), q.dtype)
+    keys, keys_across = np.zeros((wide, _fours(D)), q.dtype), np.zeros((_fours(D), wide), q.dtype)
+    values, values_across = np.zeros((wide, _fours(E)), q.dtype), np.zeros((_fours(E), wide), q.dtype)
+    tiles, factors = np.zeros((2, NARROW, wide), q.dtype), np.ones(wide, q.dtype)
+    weights, dscores = tiles[0], tiles[1]
+    query_sums, along = np.zeros((T + NARROW, _fours(D)), q.dtype), np.zeros(T + NARROW, q.dtype)
+    key_sums, value_sums = np.zeros((_fours(D), wide), q.dtype), np.zeros((_fours(E), wide), q.dtype)
+    kept = np.ones(wide, np.bool_)
     for task in range(first, end):
         b, h = task // heads, task % heads
         for t in range(T):
@@ -246,42 +284,44 @@ def _attention_backward(
                 total += dy[b, h, t, j] * y[b, h, t, j]
             along[t] = total
         query_sums[:] = 0
-        for s in range(0, S, TILE):
-            columns = min(TILE, S - s)
+        for s in range(0, S, wide):
+            columns = min(wide, S - s)
             _copy(k[b, h], s, real(1), keys)
             _transpose(keys, keys_across)
             _copy(v[b, h], s, real(1), values)
             _transpose(values, values_across)
             key_sums[:] = 0
             value_sums[:] = 0
-            for t in range(s if causal else 0, T, TILE):
-                rows = min(TILE, T - t)
+            for t in range(s if causal else 0, T, NARROW):
+                seen = min(wide, t + NARROW - s) if causal else wide  # the keys behind them no query here may see
                 _copy(q[b, h], t, real(scale), queries)
                 _copy(dy[b, h], t, real(1), dys)
                 weights[:] = 0
-                _multiply(queries, keys_across, weights, rows)
-                _finish_scores(weights, t, s, bias[b, h], has_bias, mask[b, h], has_mask, causal, T, S)
+                _multiply(queries, keys_across, weights, 0, seen)
+                _attach(weights, t, s, 0, bias[b, h], has_bias, mask[b, h], has_mask)
                 dscores[:] = 0
-                _multiply(dys, values_across, dscores, rows)  # dweights
-                for i in range(rows):
-                    if dropout:
+                _multiply(dys, values_across, dscores, 0, seen)  # dweights
+                for i in range(NARROW):
+                    weights[i, min(columns, t + i + 1 - s) if causal else columns :] = -np.inf
+                    of_row = lse[b, h, t + i] if t + i < T else real(0)
+                    if rescale != 1:
                         keep_row(kept, key, (b * heads + h) * T + t + i, s, least)
-                    _differentiate_row(weights[i], dscores[i], along[t + i], lse[b, h, t + i], rescale, kept)
-                    if has_bias:
-                        for j in range(columns):
+                        for j in range(seen):
+                            factors[j] = real(rescale) if kept[j] else real(0)
+                    level = real(0) if of_row == -np.inf else of_row
+                    _differentiate_row(weights[i], dscores[i], factors, seen, along[t + i], level)
+                    if has_bias and t + i < T:
+                        for j in range(min(seen, columns)):
                             dbias[b, h, t + i, s + j] = dscores[i, j]
-                weights[rows:] = 0  # an odd number of rows is computed in pairs
-                dscores[rows:] = 0
-                _transpose(weights, across)
-                _multiply(across, dys, value_sums, TILE)
-                _multiply(dscores, keys, query_sums[t : t + TILE], rows)
-                _transpose(dscores, across)
-                _multiply(across, queries, key_sums, TILE)  # the queries carry the scale
-            for i in range(columns):
-                for j in range(D):
-                    dk[b, h, s + i, j] = key_sums[i, j]
-                for j in range(E):
-                    dv[b, h, s + i, j] = value_sums[i, j]
+                _multiply(dys.T, weights, value_sums, 0, seen)
+                _multiply(queries.T, dscores, key_sums, 0, seen)  # the queries carry the scale
+                sums = query_sums[t : t + NARROW]
+                _multiply(dscores[:, :seen], keys[:seen], sums, 0, sums.shape[1])
+            for j in range(columns):
+                for i in range(D):
+                    dk[b, h, s + j, i] = key_sums[i, j]
+                for i in range(E):
+                    dv[b, h, s + j, i] = value_sums[i, j]
         for t in range(T):
             for j in range(D):
                 dq[b, h, t, j] = query_sums[t, j] * real(scale)
@@ -304,11 +344,11 @@ def attention(
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, bias, mask) if x is not None))
     if not math.prod(lead) * T * E * k.shape[-2]:
         return reference.attention(q, k, v, bias, mask, causal, scale, p, key, out)
-    y = np.empty((*lead, T, E), q.dtype) if out is None else out
+    y = empty((*lead, T, E), q.dtype) if out is None else out
     lse = np.empty((*lead, T), q.dtype)
     to, inputs = _heads(y), [_heads(_broadcast(x, lead)) for x in (q, k, v)]
     settings = _settings(bias, mask, lead, q, k, causal, scale, p, key)
-    _attention(-(-T // TILE) * math.prod(lead), lse.size * k.shape[-2], *inputs, *settings, to, _heads(lse, 1))
+    _attention(-(-T // WIDE) * math.prod(lead), lse.size * k.shape[-2], *inputs, *settings, to, _heads(lse, 1))
     if not np.may_share_memory(to, y):
         y[...] = to.reshape(y.shape)
     return y, lse
@@ -390,7 +430,7 @@ def _broadcast(x: Array, lead: tuple[int, ...]) -> Array:
 def _whole(x: Array, lead: tuple[int, ...], to: Array | None) -> Array:
     """Where the gradient of x goes, with all leading axes: `to` itself if it has them."""
     shape = (*lead, *x.shape[-2:])
-    return to if to is not None and to.shape == shape else np.empty(shape, x.dtype)
+    return to if to is not None and to.shape == shape else empty(shape, x.dtype)
 
 
 def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:

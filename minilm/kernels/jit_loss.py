@@ -9,6 +9,7 @@ import numpy as np
 
 from minilm.kernels import reference
 from minilm.kernels.jit_compiled import compiled, owned, rows
+from minilm.kernels.jit_memory import empty
 from minilm.kernels.jit_numbers import LANES, exp, row_dot, row_max, row_sum, row_sum_exp
 
 Array = Any
@@ -122,7 +123,7 @@ def cross_entropy_backward(
     """dx, as in the reference."""
     if not x.size:
         return reference.cross_entropy_backward(dloss, x, target, weight, lse, ignore_index, label_smoothing)
-    dx = np.empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     at, weights, total = _classes(target, ignore_index, x.shape[1]), *_weights(weight, x)
     per_row = owned(dloss.astype(x.dtype, copy=False)), at, weights, owned(lse.astype(np.float64, copy=False))
     _cross_entropy_backward(len(x), x.size, rows(x), *per_row, float(label_smoothing), total, dx)
@@ -140,7 +141,7 @@ def linear_cross_entropy(
     if not N or not V:
         return reference.linear_cross_entropy(x, weight, target, ignore_index, scale)
     losses, at = np.empty(N, x.dtype), _classes(target, ignore_index, V)
-    dx = None if scale is None else np.empty(x.shape, x.dtype)
+    dx = None if scale is None else empty(x.shape, x.dtype)
     dweight = None if scale is None else np.zeros(weight.shape, weight.dtype)
     block = max(1, reference.LOGITS // V)
     for start in range(0, N, block):

@@ -13,6 +13,7 @@ import numpy as np
 
 from minilm.kernels import reference
 from minilm.kernels.jit_compiled import compiled, owned, rows
+from minilm.kernels.jit_memory import empty
 from minilm.kernels.jit_numbers import LANES, row_dot, row_sum
 
 Array = Any
@@ -101,7 +102,7 @@ def layer_norm(x: Array, weight: Array | None, bias: Array | None, eps: float) -
     """y = (x - mean) rstd weight + bias, mean and rstd of each row."""
     if not x.size:
         return reference.layer_norm(x, weight, bias, eps)
-    y, mean, rstd = np.empty(x.shape, x.dtype), *(np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
+    y, mean, rstd = empty(x.shape, x.dtype), *(np.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
     scale, shift = _or(1, weight, x), _or(0, bias, x)
     out = y.reshape(-1, x.shape[-1])
     _layer_norm(len(out), x.size, rows(x), scale, shift, float(eps), out, mean.reshape(-1), rstd.reshape(-1))
@@ -112,7 +113,7 @@ def add_layer_norm(
     x: Array, residual: Array, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array]:
     """x + residual (NumPy's sum is as fast as the memory), and its layer_norm."""
-    total = x + residual
+    total = np.add(x, residual, out=empty(x.shape, x.dtype))
     return (total, *layer_norm(total, weight, bias, eps))
 
 
@@ -122,7 +123,7 @@ def layer_norm_backward(
     """dx, dweight, dbias, as in the reference."""
     if not x.size:
         return reference.layer_norm_backward(dy, x, weight, mean, rstd, dsum)
-    dx, dweights, dbiases = np.empty(x.shape, x.dtype), _sums(x), _sums(x)
+    dx, dweights, dbiases = empty(x.shape, x.dtype), _sums(x), _sums(x)
     per_row = owned(mean).reshape(-1), owned(rstd).reshape(-1)
     out = dx.reshape(-1, x.shape[-1])
     _layer_norm_backward(len(dweights), x.size, rows(dy), rows(x), _or(1, weight, x), *per_row, out, dweights, dbiases)
@@ -133,7 +134,7 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
     """y = x rrms weight, rrms of each row."""
     if not x.size:
         return reference.rms_norm(x, weight, eps)
-    y, rrms = np.empty(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
+    y, rrms = empty(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     out = y.reshape(-1, x.shape[-1])
     _rms_norm(len(out), x.size, rows(x), _or(1, weight, x), float(eps), out, rrms.reshape(-1))
     return y, rrms
@@ -141,7 +142,7 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
 
 def add_rms_norm(x: Array, residual: Array, weight: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """x + residual, and its rms_norm."""
-    total = x + residual
+    total = np.add(x, residual, out=empty(x.shape, x.dtype))
     return (total, *rms_norm(total, weight, eps))
 
 
@@ -151,7 +152,7 @@ def rms_norm_backward(
     """dx, dweight, as in the reference."""
     if not x.size:
         return reference.rms_norm_backward(dy, x, weight, rrms, dsum)
-    dx, dweights = np.empty(x.shape, x.dtype), _sums(x)
+    dx, dweights = empty(x.shape, x.dtype), _sums(x)
     per_row, out = owned(rrms).reshape(-1), dx.reshape(-1, x.shape[-1])
     _rms_norm_backward(len(dweights), x.size, rows(dy), rows(x), _or(1, weight, x), per_row, out, dweights)
     return _and(dx, dsum), dweights.sum(0)

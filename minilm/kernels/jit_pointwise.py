@@ -10,6 +10,7 @@ import numpy as np
 
 from minilm.kernels import reference
 from minilm.kernels.jit_compiled import compiled, flat, owned
+from minilm.kernels.jit_memory import empty
 from minilm.kernels.jit_numbers import (
     LANES,
     TANH_CUBE,
@@ -145,7 +146,7 @@ def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
 def linear_gelu(x: Array, weight: Array, bias: Array | None, approximate: str = "none") -> tuple[Array, Array]:
     """y = gelu(z) and z = x weight^T + bias: NumPy's `@`, then one pass over its result."""
     z = reference.matmul(x, weight.T)
-    y = np.empty_like(z)
+    y = empty(z.shape, z.dtype)
     if z.size:
         added = np.zeros(z.shape[1], z.dtype) if bias is None else owned(bias)
         (_add_bias_gelu_by_tanh if approximate == "tanh" else _add_bias_gelu)(len(z), z.size, z, added, y)
@@ -154,7 +155,7 @@ def linear_gelu(x: Array, weight: Array, bias: Array | None, approximate: str = 
 
 def _by_blocks(kernel: Any, *arrays: Array) -> Array:
     """What an elementwise kernel makes of arrays of one shape."""
-    result = np.empty(arrays[0].shape, arrays[0].dtype)
+    result = empty(arrays[0].shape, arrays[0].dtype)
     if result.size:
         kernel(-(-result.size // BLOCK), result.size, *map(flat, arrays), result.reshape(-1))
     return result
