@@ -29,7 +29,11 @@ FLOATING = (float16, float32, float64)
 _default = float32
 
 # Kinds in rising order: where kinds differ, the higher one decides and the lower have no say.
-_KIND = {"b": 0, "u": 1, "i": 1, "f": 2}
+_KIND = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+
+# Kinds that are computed in as they are. Tensors hold no complex numbers, but for one purpose: a derivative taken by
+# a complex step (testing/differences.py) runs through the operations' forwards.
+REAL_OR_COMPLEX = ("f", "c")
 
 
 def get_default_dtype() -> np.dtype[Any]:
@@ -105,6 +109,8 @@ def _joined(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     if a == b:
         return a
     if a.kind == "f" or b.kind == "f":
+        if "c" in (a.kind, b.kind):
+            return a if a.kind == "c" else b
         if a.kind == b.kind:
             return a if a.itemsize >= b.itemsize else b
         return a if a.kind == "f" else b  # int64 with float32 is float32; NumPy would say float64
@@ -113,4 +119,4 @@ def _joined(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The floating type in which `dtype` is computed: itself, or the default for integers and bools."""
-    return dtype if dtype.kind == "f" else _default
+    return dtype if dtype.kind in REAL_OR_COMPLEX else _default

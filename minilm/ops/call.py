@@ -133,7 +133,7 @@ def _same_dtype(op: Any, inputs: Any, constant: tuple[bool, ...]) -> bool:
             return False
         elif dtype is None:
             return False  # a number before the first tensor: let the careful way look at it
-    if dtype is None or dtype.kind == "f":
+    if dtype is None or dtype.kind in dtypes.REAL_OR_COMPLEX:
         return True
     return op.dtypes != "float" and all(isinstance(x, Tensor) for x in inputs)
 
@@ -159,9 +159,9 @@ def _promoted(op: Any, inputs: Any, constant: tuple[bool, ...]) -> tuple[Any, ..
         if x is None or (constant and constant[position]):
             converted.append(x)
         elif isinstance(x, Tensor):
-            converted.append(x if x.array.dtype == dtype else x.to(dtype))
+            converted.append(x if x.array.dtype == dtype or dtype.kind == "c" else x.to(dtype))
         else:
-            converted.append(x if dtype.kind == "f" else np.asarray(x).astype(dtype))
+            converted.append(x if dtype.kind in dtypes.REAL_OR_COMPLEX else np.asarray(x).astype(dtype))
     return tuple(converted)
 
 

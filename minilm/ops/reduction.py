@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minilm import kernels
+from minilm import dtypes, kernels
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.ops.arrange import flip, movedim, squeeze
@@ -47,7 +47,7 @@ class Sum(Primitive, shapes="(...) -> (?)", dtypes="keep"):
         axes = _axes("sum", dim, x.ndim)
         ctx.shape, ctx.kept, ctx.dtype = x.shape, _kept(x.shape, axes), x.dtype
         if dtype is None:
-            dtype = x.dtype if x.dtype.kind == "f" else "int64"
+            dtype = x.dtype if x.dtype.kind in dtypes.REAL_OR_COMPLEX else "int64"
         if axes == (0,) and x.ndim == 2 and dtype == x.dtype and not keepdim:  # the gradient of every bias
             return kernels.sum_rows(x)
         return array_module(x).sum(x, axis=axes, keepdims=keepdim, dtype=dtype)
@@ -75,7 +75,7 @@ class Mean(Composite, shapes="(...) -> (?)"):
     samples = options(dim=DIMS, keepdim=[False, True])
 
     def definition(x, dim=None, keepdim=False):
-        if x.dtype.kind != "f":
+        if x.dtype.kind not in dtypes.REAL_OR_COMPLEX:
             raise DtypeError(f"mean: the elements are {x.dtype}; convert them first: x.float().mean()")
         count = math.prod(x.shape[axis] for axis in _axes("mean", dim, len(x.shape)))
         return sum(x, dim, keepdim) / count
@@ -235,7 +235,7 @@ class Prod(Composite, shapes="(...) -> (?)"):
     samples = [Sample(), *options(dim=[0, -1], keepdim=[False, True]), sample((0, 3), dim=0), sample((1, 3), dim=0)]
 
     def definition(x, dim=None, keepdim=False):
-        x = x if x.dtype.kind == "f" else cast(x, np.dtype("int64"))
+        x = x if x.dtype.kind in dtypes.REAL_OR_COMPLEX else cast(x, np.dtype("int64"))
         axis = 0 if dim is None else _axis("prod", dim, len(x.shape))
         z = reshape(x, (-1,)) if dim is None or not x.shape else movedim(x, axis, 0)
         if not z.shape[0]:
@@ -261,7 +261,7 @@ class Cumsum(Primitive, shapes="(...) -> (...)", dtypes="keep"):
         ctx.axis = axis = _axis("cumsum", dim, x.ndim)
         if not x.ndim:
             return x.copy()
-        return array_module(x).cumsum(x, axis, dtype=x.dtype if x.dtype.kind == "f" else "int64")
+        return array_module(x).cumsum(x, axis, dtype=x.dtype if x.dtype.kind in dtypes.REAL_OR_COMPLEX else "int64")
 
     def backward(ctx, dz):
         if not dz.shape:

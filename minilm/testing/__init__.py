@@ -11,8 +11,9 @@ for it; `minilm.testing.pytorch` finds PyTorch's counterpart, and `minilm.testin
 the package hypothesis) invents arrays and shapes.
 """
 
+from minilm.testing.checked import GradientError
 from minilm.testing.compare import assert_same, ulp_distance
-from minilm.testing.gradients import GradientError, gradcheck, gradgradcheck
+from minilm.testing.gradients import gradcheck, gradgradcheck
 from minilm.testing.samples import LAYOUTS, Case, cases, inputs_for
 
 __all__ = [

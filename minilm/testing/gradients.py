@@ -1,4 +1,4 @@
-"""First and second derivatives, held against finite differences in float64."""
+"""First and second derivatives, held against the slopes of the function itself in float64."""
 
 from __future__ import annotations
 
@@ -8,195 +8,207 @@ from typing import Any
 import numpy as np
 
 from minilm.autograd import grad
-from minilm.errors import MinilmError
+from minilm.ops.joining import stack
 from minilm.tensor import Tensor
+from minilm.testing.causes import Kink, guess
+from minilm.testing.checked import Checked, GradientError
+from minilm.testing.differences import Differences
+from minilm.testing.shrinking import smallest
 
 Array = Any
 Function = Callable[..., Any]
 
-
-class GradientError(MinilmError, AssertionError):
-    """The engine's derivative is not the function's; the message names input, index and both values."""
+LARGEST = 20_000_000  # elements of a Jacobian: beyond that memory, and patience, end
+TOLERANCES = {"complex": (1e-9, 1e-11), "central": (1e-6, 1e-8)}  # rtol, atol: some ten times what the slopes miss
 
 
 def gradcheck(
     function: Function,
     inputs: Sequence[Any],
+    *,
     eps: float = 1e-6,
-    rtol: float = 1e-6,
-    atol: float = 1e-8,
-    limit: int = 64,
+    rtol: float | None = None,
+    atol: float | None = None,
+    method: str = "auto",
+    fast: bool = False,
+    limit: int | None = None,
+    allow_independent: bool = False,
+    shrink: bool = True,
     seed: int = 0,
 ) -> bool:
-    """Hold the engine's gradients of `function` against central differences; True, or an error.
+    """Hold the engine's gradients of `function` against its slopes; True, or an error.
 
-        d f_o / d x_i  ~  (f_o(x + h e_i) - f_o(x - h e_i)) / 2h,    h = eps max(1, |x_i|)
+    The whole Jacobian is compared: for every element o of the outputs and i of the inputs
 
-    Up to `limit` elements of output the whole Jacobian is compared, beyond that two random
-    cotangents c, that is the gradients of sum c_o f_o. (The gradient of a plain sum proves little:
-    for softmax it is zero.) Up to `limit` elements of an input each one is moved, beyond that
-    `limit` of them chosen at random, and all together in two random directions.
+        d f_o / d x_i  ~  Im f_o(x + i h e_i) / h                              where f is analytic, else
+                       ~  (f_o(x + h e_i) - f_o(x - h e_i)) / 2h,              h = eps max(1, |x_i|)
 
     Args:
-        function: from Tensors to a Tensor or a tuple of them; it must give the same value each time.
-        inputs: Tensors or arrays. Floating ones are differentiated, in float64, except Tensors
-            that do not require a gradient.
-        rtol, atol: an error of atol max(1, |the input's largest slope|) + rtol |slope| is allowed.
-            The differences themselves are good to about 1e-9.
+        function: from Tensors to a Tensor or a tuple of them, such as `MyFunction.apply`; it must give the same value
+            each time. Outputs that require no gradient are left out.
+        inputs: Tensors or arrays. Floating ones are differentiated, in float64, except Tensors that do not require a
+            gradient. Integers and bools are constants.
+        rtol, atol: an error of atol max(1, |the input's largest slope|) + rtol |slope| is allowed; by default 1e-9 and
+            1e-11 for complex steps, 1e-6 and 1e-8 for central differences.
+        method: "auto", "complex" or "central"; see `differences.Differences`.
+        fast: compare only c^T J d for two random cotangents c and two random directions d of each input: for large
+            inputs. It sees nearly every fault, and says less about it.
+        limit: the middle way: beyond `limit` elements of output random cotangents, beyond `limit` elements of an input
+            that many of them and random directions.
+        allow_independent: whether outputs that do not depend on an input are right; else that is an error, since such
+            a check proves nothing.
+        shrink: whether to look for a smaller input that fails too.
 
-    Errors: GradientError with the input, the index, the analytic and the numeric value, their ratio.
+    Errors: GradientError. For a wrong gradient it says which input and index, both values, their ratio, what may be the
+    cause, and the smallest failing input found. It is also raised where there is nothing to compare, or where a
+    comparison would mean nothing: a function that gives another value each time, outputs in float32, no dependence.
     """
-    values, active = _arrays(inputs)
-    outputs = _call(function, values, active)[1]
-    if not outputs:
-        raise GradientError("gradcheck: no floating output requires a gradient, so there is nothing to check")
-    for y in outputs:
-        if y.dtype != np.float64:
-            raise GradientError(f"gradcheck: differences need float64, and an output is {y.dtype}")
-    rng = np.random.default_rng(seed)
-    total = sum(y.numel() for y in outputs)
-    every = 0 < total <= limit
-    cotangents = _every_one(outputs) if every else _random(outputs, rng, 2)
-    analytic = [_gradients(function, values, active, c) for c in cotangents]
-    for position in active:
-        rows = np.stack([gradients[position].ravel() for gradients in analytic])  # (cotangents, elements)
-        scale = max(1.0, float(np.abs(rows).max(initial=0.0)))
-        for label, direction in _directions(values[position].shape, limit, rng):
-            step = eps * max(1.0, float(np.abs(values[position][direction != 0]).max(initial=0.0)))
-            change = _difference(function, values, active, position, direction * step) / (2 * step)
-            for number, c in enumerate(cotangents):
-                found = float(rows[number] @ direction.ravel())
-                wanted = float(_flat(c) @ change)
-                width = max(1.0, float(np.abs(direction).sum()) ** 0.5)
-                if not abs(found - wanted) <= atol * scale * width + rtol * abs(wanted):
-                    place = _output_place(outputs, number) if every else f"random cotangent {number}"
-                    raise GradientError(_report(position, values[position].shape, label, place, found, wanted))
-    return True
+    checked = Checked(function, inputs)
+    checked.refuse_what_cannot_be_compared()
+    limit = 0 if fast else limit
+    settings: dict[str, Any] = {"eps": eps, "rtol": rtol, "atol": atol, "method": method, "limit": limit, "seed": seed}
+    found = compare(checked, allow_independent=allow_independent, **settings)
+    if found is None:
+        return True
+    cause = explain(checked, eps)
+    found.cause = str(cause)
+    if shrink and not isinstance(cause, Kink):
+        found.smallest = smallest(lambda values: _fails(checked, values, cause, settings), checked.values)
+    raise found
 
 
 def gradgradcheck(function: Function, inputs: Sequence[Any], **settings: Any) -> bool:
-    """Hold the engine's second derivatives of `function` against differences of its first; True, or an error.
+    """Hold the engine's second derivatives of `function` against the slopes of its first; True, or an error.
 
     What is differentiated is the gradient of sum c sin(f(x)), c random: beneath the sine, a second
     derivative also needs that the first walk kept its connection to x. A backward that works on
     detached copies passes without it.
 
-    Args and errors: see `gradcheck`.
+    Args and errors: see `gradcheck`; rtol is 1e-5 and atol 1e-7 by default, and the slopes are central differences (a
+    complex number has no gradient).
     """
-    values, active = _arrays(inputs)
-    outputs = _call(function, values, active)[1]
-    weights = _random(outputs, np.random.default_rng(settings.get("seed", 0) + 1), 1)[0]
+    checked = Checked(function, inputs)
+    checked.refuse_what_cannot_be_compared()
+    rng = np.random.default_rng(settings.get("seed", 0) + 1)
+    weights = [np.asarray(rng.standard_normal(y.shape)) for y in checked.outputs()]
 
-    def first(*tensors: Any) -> tuple[Tensor, ...]:
-        total = _weighed([y.sin() for y in _differentiable(function(*tensors))], weights)
-        wanted = [tensors[i] for i in active]
+    def first_derivatives(*tensors: Any) -> tuple[Tensor, ...]:
+        terms = [(y.sin() * Tensor(c)).sum() for y, c in zip(checked.chosen(function(*tensors)), weights)]
+        total = stack(terms).sum()
+        wanted = [tensors[i] for i in checked.active]
         return grad(total, wanted, create_graph=True, allow_unused=True, materialize_grads=True)
 
-    return gradcheck(first, inputs, **{"rtol": 1e-5, "atol": 1e-7, **settings})
+    defaults = {"rtol": 1e-5, "atol": 1e-7, "method": "central"}
+    return gradcheck(first_derivatives, inputs, **{**defaults, **settings})
 
 
-# --- the function, called on float64 ---------------------------------------------------------------
-
-
-def _arrays(inputs: Sequence[Any]) -> tuple[list[Any], list[int]]:
-    """The inputs as arrays, floating ones in float64, and the positions of those to differentiate."""
-    values: list[Any] = []
-    active: list[int] = []
-    for position, x in enumerate(inputs):
-        array = x.array if isinstance(x, Tensor) else x
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f":
-            array = array.astype(np.float64)
-            if not isinstance(x, Tensor) or x.requires_grad:
-                active.append(position)
-        values.append(array)
-    if not active:
-        raise GradientError("gradcheck: no input is floating and requires a gradient")
-    return values, active
-
-
-def _call(function: Function, values: list[Any], active: list[int]) -> tuple[list[Any], list[Tensor]]:
-    """Fresh leaves around the values, and the function's differentiable outputs on them."""
-    tensors = [
-        Tensor(v.copy(), requires_grad=i in active) if isinstance(v, np.ndarray) else v for i, v in enumerate(values)
-    ]
-    return tensors, _differentiable(function(*tensors))
-
-
-def _differentiable(result: Any) -> list[Tensor]:
-    outputs = result if isinstance(result, (tuple, list)) else (result,)
-    return [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
-
-
-def _gradients(function: Function, values: list[Any], active: list[int], cotangent: list[Array]) -> dict[int, Array]:
-    """The engine's gradient of sum c y for each active input. Errors: GradientError for a wrong shape or dtype."""
-    tensors, outputs = _call(function, values, active)
-    found = grad(outputs, [tensors[i] for i in active], cotangent, allow_unused=True, materialize_grads=True)
-    for position, gradient in zip(active, found):
-        x = values[position]
-        if gradient.shape != x.shape or gradient.dtype != x.dtype:
-            raise GradientError(
-                f"gradcheck: input {position} is {x.shape} {x.dtype}, its gradient {gradient.shape} {gradient.dtype}"
+def compare(
+    checked: Checked,
+    eps: float,
+    rtol: float | None,
+    atol: float | None,
+    method: str,
+    limit: int | None,
+    seed: int,
+    allow_independent: bool = False,
+) -> GradientError | None:
+    """The worst disagreement of gradients and slopes, if one is not allowed."""
+    rng = np.random.default_rng(seed)
+    outputs = checked.outputs()
+    total = sum(y.numel() for y in outputs)
+    sampled = limit is not None and total > limit
+    cotangents = rng.standard_normal((2, total)) if sampled else np.eye(0)
+    rows = 2 if sampled else total
+    _refuse_too_large(checked, rows, limit)
+    analytic = checked.jacobian(cotangents if sampled else None)
+    slopes = Differences(checked.numbers, checked.values, checked.active, eps, method)
+    default_rtol, default_atol = TOLERANCES[slopes.method]
+    rtol, atol = default_rtol if rtol is None else rtol, default_atol if atol is None else atol
+    for position in checked.active:
+        labels, directions = _directions(checked.values[position].shape, limit, rng)
+        columns = [slopes.along({position: d}) for d in directions]
+        numeric = np.stack(columns, 1) if columns else np.zeros((total, 0))
+        numeric = cotangents @ numeric if sampled else numeric
+        jacobian, arrives = analytic[position]
+        found = jacobian @ np.stack([d.ravel() for d in directions], 1) if sampled_input(labels) else jacobian
+        if numeric.size and not numeric.any() and not found.any() and not allow_independent:
+            raise GradientError(_independent(position, arrives))
+        scale = max(1.0, float(np.abs(jacobian).max(initial=0.0)))
+        width = np.array([max(1.0, float(np.abs(d).sum()) ** 0.5) for d in directions])
+        allowed = atol * scale * width + rtol * np.abs(numeric)
+        excess = np.abs(found - numeric) / allowed
+        excess = np.where(np.isnan(excess), np.inf, excess)
+        if (excess > 1).any():
+            row, column = _worst(excess)
+            place = f"random cotangent {row}" if sampled else _output_place(outputs, row)
+            return checked.failure(
+                position, labels[column], place, float(found[row, column]), float(numeric[row, column])
             )
-    return {position: gradient.array for position, gradient in zip(active, found)}
+    return None
 
 
-def _difference(function: Function, values: list[Any], active: list[int], position: int, step: Array) -> Array:
-    """f(x + step) - f(x - step), all outputs in one row."""
-    ends = []
-    for sign in (1.0, -1.0):
-        moved = list(values)
-        moved[position] = np.asarray(values[position] + sign * step)  # a 0-d sum is a scalar of NumPy's
-        ends.append(_flat([y.array for y in _call(function, moved, active)[1]]))
-    with np.errstate(invalid="ignore"):
-        return np.where(ends[0] == ends[1], 0.0, ends[0] - ends[1])  # an infinity that stays is no change
+def explain(checked: Checked, eps: float) -> Any:
+    """What may be wrong (see `causes.guess`), from whole Jacobians where they are not too large."""
+    total = sum(y.numel() for y in checked.outputs())
+    if total * max(checked.values[i].size for i in checked.active) > 1_000_000:
+        return ""
+    analytic = {position: found for position, (found, _) in checked.jacobian(None).items()}
+    slopes = Differences(checked.numbers, checked.values, checked.active, eps, "central")
+    numeric = {}
+    for position in checked.active:
+        _, directions = _directions(checked.values[position].shape, None, np.random.default_rng(0))
+        numeric[position] = np.stack([slopes.along({position: d}) for d in directions] or [np.zeros(total)], 1)
+    return guess(checked, analytic, numeric, slopes)
 
 
-def _weighed(outputs: list[Tensor], weights: list[Array]) -> Tensor:
-    """sum c y over all outputs."""
-    total: Any = None
-    for y, c in zip(outputs, weights):
-        term = (y * Tensor(c)).sum()
-        total = term if total is None else total + term
-    return total
+def _fails(checked: Checked, values: list[Any], cause: Any, settings: dict[str, Any]) -> bool:
+    """Whether these values fail as the first ones did: with the same suspected cause."""
+    other = Checked(checked.function, values, active=checked.active)
+    if compare(other, **settings, allow_independent=True) is None:
+        return False
+    found = explain(other, settings["eps"])
+    return type(found) is type(cause) if cause else not isinstance(found, Kink)
 
 
 # --- cotangents and directions -----------------------------------------------------------------------
 
 
-def _random(outputs: list[Tensor], rng: np.random.Generator, count: int) -> list[list[Array]]:
-    return [[np.asarray(rng.standard_normal(y.shape)) for y in outputs] for _ in range(count)]
-
-
-def _every_one(outputs: list[Tensor]) -> list[list[Array]]:
-    """For each element of each output the cotangent that is 1 there and 0 elsewhere: the Jacobian's rows."""
-    cotangents = []
-    for chosen, y in enumerate(outputs):
-        for element in range(y.numel()):
-            c = [np.zeros(other.shape) for other in outputs]
-            c[chosen].reshape(-1)[element] = 1.0
-            cotangents.append(c)
-    return cotangents
-
-
-def _directions(shape: tuple[int, ...], limit: int, rng: np.random.Generator) -> list[tuple[str, Array]]:
+def _directions(shape: tuple[int, ...], limit: int | None, rng: np.random.Generator) -> tuple[list[str], list[Array]]:
     """Where to move an input: along each element or some of them, then along random directions."""
     size = int(np.prod(shape))
-    chosen = range(size) if size <= limit else sorted(rng.choice(size, limit, replace=False).tolist())
-    found = []
+    every = limit is None or size <= limit
+    chosen = range(size) if every else sorted(rng.choice(size, limit or 0, replace=False).tolist())
+    labels, found = [], []
     for element in chosen:
         direction = np.zeros(shape)
         direction.reshape(-1)[element] = 1.0
-        found.append((f"index {_index(element, shape)}", direction))
-    if size > limit:
-        found += [(f"random direction {k}", rng.standard_normal(shape)) for k in range(2)]
-    return found
+        found.append(direction)
+        labels.append(f"index {_index(element, shape)}")
+    if not every:
+        found += [np.asarray(rng.standard_normal(shape)) for _ in range(2)]
+        labels += [f"random direction {k}" for k in range(2)]
+    return labels, found
 
 
-# --- the report ----------------------------------------------------------------------------------------
+def sampled_input(labels: list[str]) -> bool:
+    """Whether an input is moved otherwise than along each of its elements."""
+    return bool(labels) and labels[-1].startswith("random")
 
 
-def _flat(arrays: list[Array]) -> Array:
-    return np.concatenate([np.ravel(a) for a in arrays])
+def _refuse_too_large(checked: Checked, rows: int, limit: int | None) -> None:
+    elements = max(checked.values[i].size for i in checked.active)
+    if rows * elements > LARGEST:
+        raise GradientError(
+            f"gradcheck: a Jacobian of {rows:,} by {elements:,} elements is too large to be compared whole: "
+            "use a smaller input, which proves as much, or fast=True"
+        )
+
+
+def _worst(excess: Array) -> tuple[int, int]:
+    """Where the error is largest: the first of those that are nearly so, input by input."""
+    by_input = excess.T
+    column, row = np.argwhere(by_input >= 0.99 * min(by_input.max(), 1e300))[0]
+    return int(row), int(column)
 
 
 def _index(element: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -204,7 +216,7 @@ def _index(element: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _output_place(outputs: list[Tensor], number: int) -> str:
-    """Which element of which output the cotangent with that number singles out."""
+    """Which element of which output a row of the Jacobian belongs to."""
     for position, y in enumerate(outputs):
         if number < y.numel():
             return f"output {position} at {_index(number, y.shape)}"
@@ -212,9 +224,11 @@ def _output_place(outputs: list[Tensor], number: int) -> str:
     raise IndexError(number)
 
 
-def _report(position: int, shape: tuple[int, ...], label: str, place: str, found: float, wanted: float) -> str:
-    ratio = f"{found / wanted:.9g}" if wanted else "undefined"
+def _independent(position: int, arrives: bool) -> str:
+    how = (
+        "its gradient and its slopes are all zero" if arrives else "no gradient arrives, and moving it changes nothing"
+    )
     return (
-        f"gradcheck: input {position} of shape {shape}, {label}; {place}:\n"
-        f"  analytic {found:.12g}\n  numeric  {wanted:.12g}\n  ratio    {ratio}"
+        f"gradcheck: no output depends on input {position}: {how}. Such a check proves nothing: pass that input as "
+        "a Tensor that requires no gradient, or say allow_independent=True"
     )

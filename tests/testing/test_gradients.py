@@ -42,7 +42,9 @@ def softmax(x):
 def test_right_gradients_pass():
     assert gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2 * dy), [draw(2, 3)])
     assert gradcheck(lambda x, w: (x @ w).tanh(), [draw(2, 3), draw(3, 5)])
-    assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)])  # beyond the limit: random cotangents and directions
+    assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)])
+    for settings in ({"limit": 64}, {"fast": True}, {"method": "central"}, {"method": "complex"}):
+        assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)], **settings)
 
 
 def test_a_slope_of_2_001_where_2_is_right_is_refused():
@@ -50,19 +52,40 @@ def test_a_slope_of_2_001_where_2_is_right_is_refused():
     with pytest.raises(GradientError) as error:
         gradcheck(wrong, [draw(2, 3)])
     text = str(error.value)
+    found = error.value
+    assert (found.input, found.index, found.place) == (0, "index (0, 0)", "output 0 at (0, 0)")
+    assert abs(found.analytic - 2.001) < 1e-12
+    assert abs(found.numeric - 2) < 1e-8
     assert "input 0 of shape (2, 3), index (0, 0)" in text
     assert "output 0 at (0, 0)" in text
     assert re.search(r"analytic 2\.001\n  numeric  (2|2\.0000000\d*|1\.99999999\d*)\n  ratio    1\.0005", text)
 
 
-@pytest.mark.parametrize("shape", [(3,), (11, 13)], ids=["jacobian", "random"])
-def test_a_slope_wrong_in_the_fifth_digit_is_refused(shape):
+@pytest.mark.parametrize("settings", [{}, {"limit": 64}, {"fast": True}], ids=["whole", "sampled", "fast"])
+def test_a_slope_wrong_in_the_fifth_digit_is_refused(settings):
     with pytest.raises(GradientError, match="analytic"):
-        gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2.00002 * dy), [draw(*shape)])
+        gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2.00002 * dy), [draw(11, 13)], **settings)
+
+
+def test_the_complex_step_sees_the_ninth_digit():
+    """Central differences lose half of the digits; a complex step loses none."""
+    wrong = planted(lambda x: np.exp(x), lambda dy, x: np.exp(x) * dy * (1 + 1e-8))
+    assert gradcheck(wrong, [draw(2, 3)], method="central")
+    with pytest.raises(GradientError, match="analytic"):
+        gradcheck(wrong, [draw(2, 3)])
+
+
+def test_a_function_without_complex_step_is_checked_by_differences():
+    assert gradcheck(lambda x: x.abs(), [draw(2, 3)])  # computes in complex numbers, but is not analytic
+    assert gradcheck(lambda x: x.to("float64").sigmoid().abs(), [draw(2, 3)])
+    with pytest.raises(ValueError, match="does not work here: the outputs are not complex"):
+        gradcheck(lambda x: x.abs(), [draw(2, 3)], method="complex")
+    with pytest.raises(ValueError, match="central, complex, not 'forward'"):
+        gradcheck(lambda x: x, [draw(2, 3)], method="forward")
 
 
 def test_one_wrong_element_among_many_is_refused():
-    """Only 64 of 1001 elements are moved alone; the random directions move all of them."""
+    """Where only 64 of 1001 elements are moved alone, the random directions move all of them."""
 
     def backward(dy, x):
         dx = 2 * dy
@@ -70,7 +93,9 @@ def test_one_wrong_element_among_many_is_refused():
         return dx
 
     with pytest.raises(GradientError, match="random"):
-        gradcheck(planted(lambda x: 2 * x, backward), [draw(7, 11, 13)])
+        gradcheck(planted(lambda x: 2 * x, backward), [draw(7, 11, 13)], limit=64)
+    with pytest.raises(GradientError, match=re.escape("index (5, 6, 11); output 0 at (5, 6, 11)")):
+        gradcheck(planted(lambda x: 2 * x, backward), [draw(7, 11, 13)], shrink=False)
 
 
 def test_a_dropped_term_is_refused():
@@ -97,7 +122,7 @@ def test_a_softmax_backward_of_zeros_is_refused():
     with pytest.raises(GradientError, match="analytic 0\n"):
         gradcheck(zeros, [draw(2, 3)])
     with pytest.raises(GradientError, match="random cotangent"):
-        gradcheck(zeros, [draw(13, 11)])
+        gradcheck(zeros, [draw(13, 11)], fast=True)
 
 
 def test_a_wrong_second_input_is_refused():
@@ -132,6 +157,9 @@ def test_inputs_are_copied_and_constants_stay():
 
     gradcheck(function, [x, index])
     assert np.array_equal(x, before)
+    assert seen[0].dtype == np.int64
+    seen.clear()
+    gradcheck(function, [x, Tensor(index)])
     assert all(i.dtype == np.int64 for i in seen)
 
 
