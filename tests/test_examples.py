@@ -18,13 +18,14 @@ WIDTH = 100  # characters, of the terminal that the chapters are laid out for
 
 
 def test_the_chapters_are_there():
-    assert [chapter.name for chapter in CHAPTERS][:6] == [
+    assert [chapter.name for chapter in CHAPTERS][:7] == [
         "01_tensor.py",
         "02_autograd.py",
         "03_attention.py",
         "04_gpt.py",
         "05_matmul.py",
         "06_tiles.py",
+        "07_gradient_checks.py",
     ]
 
 

@@ -40,8 +40,8 @@ class GradientError(MinilmError, AssertionError):
         ratio = f"{self.analytic / self.numeric:.9g}" if self.numeric else "undefined"
         lines = [
             f"gradcheck: input {self.input} of shape {self.shape}, {self.index}; {self.place}:",
-            f"  analytic {self.analytic:.12g}",
-            f"  numeric  {self.numeric:.12g}",
+            f"  analytic {self.analytic + 0.0:.12g}",  # + 0.0: no minus before a zero
+            f"  numeric  {self.numeric + 0.0:.12g}",
             f"  ratio    {ratio}",
         ]
         if self.cause:
