@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,10 @@ def gradcheck(
     checked.refuse_what_cannot_be_compared()
     limit = 0 if fast else limit
     settings: dict[str, Any] = {"eps": eps, "rtol": rtol, "atol": atol, "method": method, "limit": limit, "seed": seed}
-    found = compare(checked, allow_independent=allow_independent, **settings)
+    found = _disagreement(checked, allow_independent=allow_independent, **settings)
     if found is None:
         return True
-    cause = explain(checked, eps)
+    cause = _cause(checked, eps)
     found.cause = str(cause)
     if shrink and not isinstance(cause, Kink):
         found.smallest = smallest(lambda values: _fails(checked, values, cause, settings), checked.values)
@@ -102,7 +102,7 @@ def gradgradcheck(function: Function, inputs: Sequence[Any], **settings: Any) ->
     return gradcheck(first_derivatives, inputs, **{**defaults, **settings})
 
 
-def compare(
+def _disagreement(
     checked: Checked,
     eps: float,
     rtol: float | None,
@@ -125,74 +125,74 @@ def compare(
     default_rtol, default_atol = TOLERANCES[slopes.method]
     rtol, atol = default_rtol if rtol is None else rtol, default_atol if atol is None else atol
     for position in checked.active:
-        labels, directions = _directions(checked.values[position].shape, limit, rng)
-        columns = [slopes.along({position: d}) for d in directions]
-        numeric = np.stack(columns, 1) if columns else np.zeros((total, 0))
-        numeric = cotangents @ numeric if sampled else numeric
         jacobian, arrives = analytic[position]
-        found = jacobian @ np.stack([d.ravel() for d in directions], 1) if sampled_input(labels) else jacobian
+        found, numeric, labels, widths = _columns(slopes, position, jacobian, limit, rng)
+        numeric = cotangents @ numeric if sampled else numeric
         if numeric.size and not numeric.any() and not found.any() and not allow_independent:
             raise GradientError(_independent(position, arrives))
         scale = max(1.0, float(np.abs(jacobian).max(initial=0.0)))
-        width = np.array([max(1.0, float(np.abs(d).sum()) ** 0.5) for d in directions])
-        allowed = atol * scale * width + rtol * np.abs(numeric)
-        excess = np.abs(found - numeric) / allowed
+        excess = np.abs(found - numeric) / (atol * scale * np.array(widths) + rtol * np.abs(numeric))
         excess = np.where(np.isnan(excess), np.inf, excess)
         if (excess > 1).any():
             row, column = _worst(excess)
             place = f"random cotangent {row}" if sampled else _output_place(outputs, row)
-            return checked.failure(
-                position, labels[column], place, float(found[row, column]), float(numeric[row, column])
-            )
+            both = float(found[row, column]), float(numeric[row, column])
+            return checked.failure(position, labels[column], place, *both)
     return None
 
 
-def explain(checked: Checked, eps: float) -> Any:
+def _columns(
+    slopes: Differences, position: int, jacobian: Array, limit: int | None, rng: np.random.Generator
+) -> tuple[Array, Array, list[str], list[float]]:
+    """For each direction of an input the gradients along it, the slopes of all outputs, its name, and its size."""
+    found, numeric, labels, widths = [], [], [], []
+    for label, element, direction in _directions(slopes.values[position].shape, limit, rng):
+        found.append(jacobian @ direction.ravel() if element is None else jacobian[:, element])
+        numeric.append(slopes.along({position: direction}))
+        labels.append(label)
+        widths.append(max(1.0, float(np.abs(direction).sum()) ** 0.5))
+    if not labels:
+        return np.zeros((len(jacobian), 0)), np.zeros((slopes.at.size, 0)), labels, widths
+    return np.stack(found, 1), np.stack(numeric, 1), labels, widths
+
+
+def _cause(checked: Checked, eps: float) -> Any:
     """What may be wrong (see `causes.guess`), from whole Jacobians where they are not too large."""
     total = sum(y.numel() for y in checked.outputs())
     if total * max(checked.values[i].size for i in checked.active) > 1_000_000:
         return ""
     analytic = {position: found for position, (found, _) in checked.jacobian(None).items()}
     slopes = Differences(checked.numbers, checked.values, checked.active, eps, "central")
-    numeric = {}
-    for position in checked.active:
-        _, directions = _directions(checked.values[position].shape, None, np.random.default_rng(0))
-        numeric[position] = np.stack([slopes.along({position: d}) for d in directions] or [np.zeros(total)], 1)
+    rng = np.random.default_rng(0)
+    numeric = {p: _columns(slopes, p, analytic[p], None, rng)[1] for p in checked.active}
     return guess(checked, analytic, numeric, slopes)
 
 
 def _fails(checked: Checked, values: list[Any], cause: Any, settings: dict[str, Any]) -> bool:
     """Whether these values fail as the first ones did: with the same suspected cause."""
     other = Checked(checked.function, values, active=checked.active)
-    if compare(other, **settings, allow_independent=True) is None:
+    if _disagreement(other, **settings, allow_independent=True) is None:
         return False
-    found = explain(other, settings["eps"])
+    found = _cause(other, settings["eps"])
     return type(found) is type(cause) if cause else not isinstance(found, Kink)
 
 
 # --- cotangents and directions -----------------------------------------------------------------------
 
 
-def _directions(shape: tuple[int, ...], limit: int | None, rng: np.random.Generator) -> tuple[list[str], list[Array]]:
-    """Where to move an input: along each element or some of them, then along random directions."""
+def _directions(
+    shape: tuple[int, ...], limit: int | None, rng: np.random.Generator
+) -> Iterator[tuple[str, int | None, Array]]:
+    """Where to move an input: along each element or some of them, then (element None) along random directions."""
     size = int(np.prod(shape))
     every = limit is None or size <= limit
-    chosen = range(size) if every else sorted(rng.choice(size, limit or 0, replace=False).tolist())
-    labels, found = [], []
-    for element in chosen:
+    for element in range(size) if every else sorted(rng.choice(size, limit or 0, replace=False).tolist()):
         direction = np.zeros(shape)
         direction.reshape(-1)[element] = 1.0
-        found.append(direction)
-        labels.append(f"index {_index(element, shape)}")
+        yield f"index {_index(element, shape)}", element, direction
     if not every:
-        found += [np.asarray(rng.standard_normal(shape)) for _ in range(2)]
-        labels += [f"random direction {k}" for k in range(2)]
-    return labels, found
-
-
-def sampled_input(labels: list[str]) -> bool:
-    """Whether an input is moved otherwise than along each of its elements."""
-    return bool(labels) and labels[-1].startswith("random")
+        for k in range(2):
+            yield f"random direction {k}", None, np.asarray(rng.standard_normal(shape))
 
 
 def _refuse_too_large(checked: Checked, rows: int, limit: int | None) -> None:
