@@ -64,7 +64,7 @@ class RNNBase(Module):
         rows = self.gates * hidden_size
         for layer, suffix in self._runs():
             below = input_size if layer == 0 else hidden_size * len(self._directions)
-            shapes = {"weight_ih": (rows, below), "weight_hh": (rows, hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, below), "weight_hh": (rows, hidden_size)}
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for kind, shape in shapes.items():

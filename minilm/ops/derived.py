@@ -12,6 +12,7 @@ from minilm.errors import ShapeError
 from minilm.ops.arrange import diagonal, diagonal_scatter, transpose, unsqueeze, view
 from minilm.ops.indexing import getitem, index_put
 from minilm.ops.matmul import bmm, mm
+from minilm.ops.pointwise import cos, sin
 from minilm.ops.reduction import norm, sum  # noqa: A004
 from minilm.ops.registry import Composite, options, sample
 from minilm.ops.selection import abs, clamp, isinf, isnan, le, logical_and, logical_not, ne  # noqa: A004
@@ -57,6 +58,15 @@ class Baddbmm(Composite, shapes="(...), (B, N, K), (B, K, M) -> (B, N, M)"):
 
 def _scaled(x: Any, factor: Any) -> Any:
     return x if isinstance(factor, (int, float)) and factor == 1 else x * factor
+
+
+class Tan(Composite, shapes="(...) -> (...)", inplace=True):
+    """z = sin x / cos x"""
+
+    domain = "unit"
+
+    def definition(x):
+        return sin(x) / cos(x)
 
 
 class ClampMin(Composite, shapes="(...) -> (...)", smooth=False, inplace=True):

@@ -14,7 +14,7 @@ from minilm.testing import assert_same
 
 rng = np.random.default_rng(1)
 INPUTS = [("1d", (5, 3)), ("1d", (2, 3, 5)), ("2d", (2, 3, 5, 7))]
-OPTIONS = [{}, {"eps": 0.1, "momentum": 0.4}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}]
+OPTIONS = [{}, {"eps": 0.1, "momentum": 0.4}, {"affine": False}, {"track_running_stats": False}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
