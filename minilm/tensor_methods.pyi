@@ -566,6 +566,12 @@ class TensorMethods:
     def take_along_dim(self, indices: _Array, dim: _Int | None = None) -> Tensor:
         """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
 
+    def tan(self) -> Tensor:
+        """z = sin x / cos x"""
+
+    def tan_(self) -> Tensor:
+        """`tan`, written over this tensor."""
+
     def tanh(self) -> Tensor:
         """z = tanh x;  dx = dz (1 - z^2)"""
 
@@ -598,6 +604,9 @@ class TensorMethods:
 
     def triu_(self, diagonal: _Int = 0) -> Tensor:
         """`triu`, written over this tensor."""
+
+    def type(self, dtype: Any) -> Tensor:
+        """In another element type, as `to`; itself if it is that already."""
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the element type of `other`."""

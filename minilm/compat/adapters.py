@@ -221,6 +221,43 @@ class Sampler(Generic[T_co]):
         raise NotImplementedError(f"{type(self).__name__} has no __iter__")
 
 
+class RandomSampler(Sampler[int]):
+    """All items in random order or, with replacement, `num_samples` drawn at random; a new order at each pass."""
+
+    def __init__(
+        self, data_source: Any, replacement: bool = False, num_samples: int | None = None, generator: Any = None
+    ) -> None:
+        self.data_source, self.replacement, self.generator = data_source, replacement, generator
+        self.num_samples = len(data_source) if num_samples is None else num_samples
+        if self.num_samples < 1:
+            raise ConfigError(f"RandomSampler: num_samples must be at least 1, not {self.num_samples}")
+
+    def __iter__(self) -> Iterator[int]:
+        n, draws = len(self.data_source), self.generator or random.default_generator
+        left = self.num_samples
+        while left > 0:  # in pieces, since scripts ask for 10^10 of them
+            piece = min(left, 1024 if self.replacement else n)
+            drawn = draws.integers(0, n, (piece,)) if self.replacement else ml.randperm(n, draws).array[:piece]
+            yield from drawn.tolist()
+            left -= piece
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SubsetRandomSampler(Sampler[int]):
+    """The given indices in random order, a new one at each pass."""
+
+    def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
+        self.indices, self.generator = indices, generator
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.indices[i] for i in ml.randperm(len(self.indices), self.generator).tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
 class DataLoader(data.DataLoader):
     """minilm's DataLoader with PyTorch's arguments. Workers are threads, so nothing is said to or about processes."""
 

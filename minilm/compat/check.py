@@ -12,6 +12,8 @@ What may never be reached is not refused beforehand; if it is reached, the same 
   name that was assigned from such an expression (`use_cuda = torch.cuda.is_available()`), asks `hasattr(torch, ...)`,
   or compares with "cuda" or "mps"; with `not` before such a test, the `else`. `TYPE_CHECKING` counts too.
 
+Attributes of these modules themselves (`torch.cuda.set_device`) are left to the run, too: who uses them means a GPU.
+
 Names are followed through the whole file, without regard for functions: who uses `nn` for something else as well is
 believed to mean the module.
 """
@@ -128,7 +130,8 @@ class _Reader(ast.NodeVisitor):
         if whole is None:
             self.generic_visit(node)
         elif isinstance(node.ctx, ast.Load):
-            self._path(whole, node.lineno)
+            if not whole.startswith(ASKED):
+                self._path(whole, node.lineno)
         else:
             self.visit(node.value)
 

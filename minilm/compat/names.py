@@ -156,7 +156,8 @@ DATA: dict[str, Any] = {
     "DataLoader": adapters.DataLoader,
     "random_split": adapters.random_split,
     "Sampler": adapters.Sampler,
-    "dataset": dataset,
+    "RandomSampler": adapters.RandomSampler,
+    "SubsetRandomSampler": adapters.SubsetRandomSampler,
 }
 ONE_PROCESS = "minilm computes in one process"
 CUDA = {
@@ -186,6 +187,8 @@ MODULES: dict[str, Place] = {
     ),
     "torch.utils": Place("Data."),
     "torch.utils.data": Place("minilm.data", (dataset, sampler, collate), DATA),
+    "torch.utils.data.dataset": Place("minilm.data.dataset", (dataset,), {"random_split": adapters.random_split}),
+    "torch.utils.data.dataloader": Place("minilm.data.loader", (), {"DataLoader": adapters.DataLoader}),
     "torch.autograd": Place("minilm.autograd", (ml.autograd,), {"Variable": adapters.variable}),
     "torch.cuda": Place("No GPU of PyTorch's: is_available() is False.", (), CUDA),
     "torch.accelerator": Place("No GPU.", (), {"is_available": adapters.false, "device_count": adapters.zero}),

@@ -7,6 +7,7 @@ from typing import Any
 from minilm.device import array_module
 from minilm.errors import ShapeError
 from minilm.ops.arrange import pad, transpose, unsqueeze
+from minilm.ops.call import numpy_names
 from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import _axis, expand, reshape
 
@@ -115,6 +116,7 @@ class Chunk(Composite, shapes="(...) -> (?)"):
 split, unbind, chunk = Split.apply, Unbind.apply, Chunk.apply
 
 
+@numpy_names
 def cat(tensors: Any, dim: int = 0) -> Any:
     """The tensors one after the other along `dim`. Errors: ShapeError for an empty list or shapes that differ."""
     if not tensors:
@@ -122,6 +124,7 @@ def cat(tensors: Any, dim: int = 0) -> Any:
     return Cat.apply(*tensors, dim=dim)
 
 
+@numpy_names
 def stack(tensors: Any, dim: int = 0) -> Any:
     """The tensors, all of one shape, along a new axis `dim`. Errors: as `cat`."""
     if not tensors:

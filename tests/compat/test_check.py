@@ -37,6 +37,7 @@ def found(source: str) -> list[tuple[int, str]]:
         # nothing to be said against these
         ("import torch\ntorch.backends.cudnn.benchmark = True\ntorch.qux = 1", []),
         ("import torch\ntorch.tensor([1]).qux()\ntorch.float32.qux", []),
+        ("import torch\nif ddp:\n    torch.cuda.set_device(0)\n    torch.distributed.qux()", []),
         ("import numpy as torchy\ntorchy.qux", []),
         ("from torch import *\nfrom .torch import qux\nfrom . import torch", []),
         ("import torch, os\nos.qux\nprint(torch.__file__)", []),

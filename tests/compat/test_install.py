@@ -242,3 +242,19 @@ def test_a_sampler_of_ones_own_is_asked(t):
 
     data = [1, 2, 3]
     assert [b.tolist() for b in t.utils.data.DataLoader(data, batch_size=2, sampler=Backwards(data))] == [[3, 2], [1]]
+
+
+def test_random_samplers_draw_all_or_with_replacement(t):
+    data, made = list(range(10)), t.utils.data
+    t.manual_seed(1)
+    passes = [list(made.RandomSampler(data)) for _ in range(2)]
+    assert [sorted(p) for p in passes] == [data, data]
+    assert passes[0] != passes[1]
+    many = made.RandomSampler(data, replacement=True, num_samples=3000, generator=t.Generator().manual_seed(1))
+    drawn = list(many)
+    assert len(drawn) == len(many) == 3000
+    assert all(200 < drawn.count(n) < 400 for n in data)
+    assert len(list(made.RandomSampler(data, num_samples=25))) == 25
+    assert sorted(made.SubsetRandomSampler([4, 7, 9])) == [4, 7, 9]
+    with pytest.raises(ConfigError, match="num_samples"):
+        made.RandomSampler(data, num_samples=0)
