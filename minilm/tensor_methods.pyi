@@ -37,6 +37,18 @@ class TensorMethods:
     def add_(self, y: _Operand, alpha: _Float = 1) -> Tensor:
         """`add`, written over this tensor."""
 
+    def addcdiv(self, a: _Operand, b: _Operand, value: Any = 1) -> Tensor:
+        """z = x + value a / b"""
+
+    def addcdiv_(self, a: _Operand, b: _Operand, value: Any = 1) -> Tensor:
+        """`addcdiv`, written over this tensor."""
+
+    def addcmul(self, a: _Operand, b: _Operand, value: Any = 1) -> Tensor:
+        """z = x + value a b"""
+
+    def addcmul_(self, a: _Operand, b: _Operand, value: Any = 1) -> Tensor:
+        """`addcmul`, written over this tensor."""
+
     def addmm(self, a: _Operand, b: _Operand, beta: _Float = 1, alpha: _Float = 1) -> Tensor:
         """z = beta x + alpha a b, a product of matrices and what it is added to"""
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from minilm.compat.modules import MissingImportError, StandIn, build, nearest
 from minilm.dtypes import get_default_dtype, set_default_dtype
 
@@ -34,7 +36,8 @@ def torch_names() -> Iterator[StandIn]:
     """Inside, `import torch` and its submodules are minilm under PyTorch's names; gives the module `torch`.
 
     What `sys.modules` held under these names before is put back at the end, also after an error, and so is the default
-    element type, which scripts change. The change is the whole process's: other threads see it too.
+    element type, which scripts change. The change is the whole process's: other threads see it too. NumPy's warnings
+    about infinities and NaN are silent inside, since PyTorch has none: `torch.log(mask)` is a way to make a mask.
     """
     before = {name: module for name, module in sys.modules.items() if _is_torch(name)}
     dtype = get_default_dtype()
@@ -45,7 +48,8 @@ def torch_names() -> Iterator[StandIn]:
     sys.modules.update(modules)
     sys.meta_path.insert(0, finder)
     try:
-        yield modules["torch"]
+        with np.errstate(all="ignore"):
+            yield modules["torch"]
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if _is_torch(name)]:

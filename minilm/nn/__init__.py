@@ -4,6 +4,7 @@ from minilm.nn import functional, init
 from minilm.nn.activation import (
     ELU,
     GELU,
+    GLU,
     LeakyReLU,
     LogSigmoid,
     LogSoftmax,
@@ -20,7 +21,7 @@ from minilm.nn.container import ModuleDict, ModuleList, Sequential
 from minilm.nn.conv import Conv1d, Conv2d
 from minilm.nn.dropout import Dropout
 from minilm.nn.embedding import Embedding
-from minilm.nn.linear import Flatten, Identity, Linear
+from minilm.nn.linear import Flatten, Identity, Linear, Unflatten
 from minilm.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -32,10 +33,10 @@ from minilm.nn.loss import (
     SmoothL1Loss,
 )
 from minilm.nn.module import Module
-from minilm.nn.norm import LayerNorm, RMSNorm
+from minilm.nn.norm import GroupNorm, LayerNorm, RMSNorm
 from minilm.nn.parameter import Parameter
 from minilm.nn.pooling import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
-from minilm.nn.recurrent import GRU, LSTM, RNN
+from minilm.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from minilm.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -47,6 +48,7 @@ from minilm.nn.transformer import (
 __all__ = [
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "LSTM",
     "RNN",
@@ -64,9 +66,12 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
+    "GroupNorm",
     "Identity",
     "KLDivLoss",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -82,6 +87,7 @@ __all__ = [
     "NLLLoss",
     "Parameter",
     "RMSNorm",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "SiLU",
@@ -95,6 +101,7 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "Unflatten",
     "functional",
     "init",
 ]

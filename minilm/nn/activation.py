@@ -156,3 +156,19 @@ class LogSoftmax(Module):
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""
         return f"dim={self.dim}"
+
+
+class GLU(Module):
+    """y = a sigmoid(b), where a and b are the halves of x along `dim`: (..., 2 C) -> (..., C). Dauphin et al. 2017."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.glu(x, self.dim)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return f"dim={self.dim}"

@@ -29,7 +29,7 @@ from minilm.ops.conv import (
     max_pool2d,
     unfold,
 )
-from minilm.ops.derived import cosine_similarity, normalize
+from minilm.ops.derived import cosine_similarity, glu, normalize
 from minilm.ops.embedding import embedding
 from minilm.ops.indexing import one_hot
 from minilm.ops.loss import (
@@ -48,6 +48,7 @@ from minilm.ops.norm import add_layer_norm as _add_layer_norm
 from minilm.ops.norm import add_rms_norm as _add_rms_norm
 from minilm.ops.norm import batch_moments
 from minilm.ops.norm import batch_norm as _batch_norm
+from minilm.ops.norm import group_norm as _group_norm
 from minilm.ops.norm import layer_norm as _layer_norm
 from minilm.ops.norm import rms_norm as _rms_norm
 from minilm.ops.pointwise import sigmoid, tanh
@@ -75,6 +76,8 @@ __all__ = [
     "embedding",
     "fold",
     "gelu",
+    "glu",
+    "group_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -178,6 +181,16 @@ def batch_norm(
             running_mean.copy_(running_mean * (1 - momentum) + mean * momentum)
             running_var.copy_(running_var * (1 - momentum) + var * (momentum * count / (count - 1)))
     return y
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Each group of channels of each example with mean 0 and variance 1, then scaled: (B, C, ...) -> the same.
+
+    Source: Wu & He 2018. Errors: ShapeError for channels that cannot be dealt into the groups.
+    """
+    return _group_norm(input, weight, bias, num_groups, eps)
 
 
 def linear_cross_entropy(

@@ -148,6 +148,8 @@ class RNNBase(Module):
 
     def _check_state(self, state: State, shape: tuple[int, ...]) -> None:
         """Raise ShapeError unless the first state fits the layers and the batch."""
+        if len(state) != self.states:
+            raise ShapeError(f"{type(self).__name__}: a first state of {self.states} tensors, not of {len(state)}")
         for part in state:
             if part.shape != shape:
                 raise ShapeError(f"{type(self).__name__}: the first state has shape {part.shape}, not {shape}")
@@ -237,3 +239,85 @@ class LSTM(RNNBase):
         """See the class."""
         y, (h, c) = self._walk(x, None if hx is None else tuple(hx))
         return y, (h, c)
+
+
+class _Cell(Module):
+    """Base of the three cells: one step of a layer, for those who walk over time themselves."""
+
+    layer: type[RNNBase] = RNNBase
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = "cpu",
+        dtype: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        # The layer has the step and the checks; its parameters, under a cell's names, become this module's own.
+        whole = self.layer(input_size, hidden_size, bias=bias, device=device, dtype=dtype, **options)
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            self.register_parameter(kind, getattr(whole, f"{kind}_l0", None))
+        self.__dict__["_whole"] = whole
+
+    def reset_parameters(self) -> None:
+        """Draw new initial values, uniform in +-1 / sqrt(H)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            init.uniform_(parameter, -bound, bound)
+
+    def _next(self, x: Tensor, state: State | None) -> State:
+        """The next state, from x (B, C) or (C) and a state (B, H) or (H) each; zeros by default."""
+        whole: RNNBase = self.__dict__["_whole"]
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"{type(self).__name__}: (B, C) or (C) with C = {self.input_size} was expected, not {x.shape}"
+            )
+        shape = (*x.shape[:-1], self.hidden_size)
+        if state is None:
+            state = (zeros(shape, dtype=x.dtype, device=x.device),) * whole.states
+        whole._check_state(state, shape)
+        return whole.step(F.linear(x, self.weight_ih, self.bias_ih), state, self.weight_hh, self.bias_hh)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
+
+
+class RNNCell(_Cell):
+    """One step of RNN: x (B, C), h (B, H) -> h' (B, H). Parameters: weight_ih, weight_hh, bias_ih, bias_hh."""
+
+    layer = RNN
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", **options: Any
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, nonlinearity=nonlinearity, **options)
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
+        """See the class."""
+        return self._next(x, None if hx is None else (hx,))[0]
+
+
+class GRUCell(_Cell):
+    """One step of GRU: x (B, C), h (B, H) -> h' (B, H). Parameters as in RNNCell."""
+
+    layer = GRU
+
+    def forward(self, x: Tensor, hx: Tensor | None = None) -> Tensor:
+        """See the class."""
+        return self._next(x, None if hx is None else (hx,))[0]
+
+
+class LSTMCell(_Cell):
+    """One step of LSTM: x (B, C), (h, c) -> (h', c'), each (B, H). Parameters as in RNNCell."""
+
+    layer = LSTM
+
+    def forward(self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        h, c = self._next(x, None if hx is None else tuple(hx))
+        return h, c

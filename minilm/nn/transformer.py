@@ -229,17 +229,20 @@ class Transformer(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        settings: tuple[Any, ...] = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first)
+        settings: dict[str, Any] = {
+            "dim_feedforward": dim_feedforward, "dropout": dropout, "activation": activation, "bias": bias,
+            "layer_norm_eps": layer_norm_eps, "batch_first": batch_first, "norm_first": norm_first,
+        }  # fmt: skip
         place = {"device": device, "dtype": dtype}
 
         def norm() -> LayerNorm:
             return LayerNorm(d_model, layer_norm_eps, bias=bias, **place)
 
         self.encoder = custom_encoder or TransformerEncoder(
-            TransformerEncoderLayer(*settings, norm_first, bias, **place), num_encoder_layers, norm()
+            TransformerEncoderLayer(d_model, nhead, **settings, **place), num_encoder_layers, norm()
         )
         self.decoder = custom_decoder or TransformerDecoder(
-            TransformerDecoderLayer(*settings, norm_first, bias, **place), num_decoder_layers, norm()
+            TransformerDecoderLayer(d_model, nhead, **settings, **place), num_decoder_layers, norm()
         )
         self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
         for parameter in self.parameters():

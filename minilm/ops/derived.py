@@ -11,8 +11,9 @@ from minilm.device import array_module
 from minilm.errors import ShapeError
 from minilm.ops.arrange import diagonal, diagonal_scatter, transpose, unsqueeze, view
 from minilm.ops.indexing import getitem, index_put
+from minilm.ops.joining import chunk
 from minilm.ops.matmul import bmm, mm
-from minilm.ops.pointwise import cos, sin
+from minilm.ops.pointwise import cos, sigmoid, sin
 from minilm.ops.reduction import norm, sum  # noqa: A004
 from minilm.ops.registry import Composite, options, sample
 from minilm.ops.selection import abs, clamp, isinf, isnan, le, logical_and, logical_not, ne  # noqa: A004
@@ -67,6 +68,50 @@ class Tan(Composite, shapes="(...) -> (...)", inplace=True):
 
     def definition(x):
         return sin(x) / cos(x)
+
+
+class Addcmul(Composite, shapes="(...), (...), (...) -> (...)", inplace=True):
+    """z = x + value a b"""
+
+    samples = options(value=[1, 0.3])
+
+    def definition(x, a, b, value=1):
+        return x + _scaled(a * b, value)
+
+    def torch(torch, x, a, b, value=1):
+        return torch.addcmul(x, a, b, value=value)
+
+
+class Addcdiv(Composite, shapes="(...), (...), (...) -> (...)", inplace=True):
+    """z = x + value a / b"""
+
+    domain = ("normal", "normal", "nonzero")
+    samples = options(value=[1, 0.3])
+
+    def definition(x, a, b, value=1):
+        return x + _scaled(a / b, value)
+
+    def torch(torch, x, a, b, value=1):
+        return torch.addcdiv(x, a, b, value=value)
+
+
+class Glu(Composite, shapes="(...) -> (?)", method=False):
+    """z = a s(b) with the sigmoid s, where a and b are the halves of x along `dim`
+
+    Source: Dauphin, Fan, Auli & Grangier 2017, equation 1. Errors: ShapeError for an odd axis.
+    """
+
+    samples = [sample((2, 6)), sample((4, 3), dim=0)]
+
+    def definition(x, dim=-1):
+        axis = _axis("glu", dim, len(x.shape))
+        if not x.shape or x.shape[axis] % 2:
+            raise ShapeError(f"glu: axis {dim} of {tuple(x.shape)} has no halves")
+        a, b = chunk(x, 2, axis)
+        return a * sigmoid(b)
+
+    def torch(torch, x, dim=-1):
+        return torch.nn.functional.glu(x, dim)
 
 
 class ClampMin(Composite, shapes="(...) -> (...)", smooth=False, inplace=True):
@@ -349,6 +394,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     return Tensor(array_module(x.array).bincount(x.array, given, minlength))
 
 
+addcmul, addcdiv, glu, tan = Addcmul.apply, Addcdiv.apply, Glu.apply, Tan.apply
 lerp, addmm, baddbmm, trace = Lerp.apply, Addmm.apply, Baddbmm.apply, Trace.apply
 clamp_min, clamp_max = ClampMin.apply, ClampMax.apply
 normalize, cosine_similarity = Normalize.apply, CosineSimilarity.apply

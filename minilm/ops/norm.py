@@ -218,6 +218,31 @@ class BatchNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method
         return torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
 
 
+class GroupNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method=False):
+    """Give each of `num_groups` groups of channels mean 0 and variance 1 in each example, then scale and shift.
+
+    Source: Wu & He 2018, equations 1 to 3 and 7. Errors: ShapeError for channels that cannot be dealt into the groups.
+    """
+
+    samples = [
+        sample((2, 6, 5, 7), (6,), (6,), num_groups=3),
+        sample((2, 6, 5), None, None, num_groups=1, eps=0.1),
+        sample((3, 6), (6,), None, num_groups=2),
+    ]
+
+    def definition(x, weight=None, bias=None, num_groups=1, eps=1e-5):
+        if len(x.shape) < 2 or num_groups < 1 or x.shape[1] % num_groups:
+            raise ShapeError(f"group_norm: {num_groups} groups of the channels of (B, C, ...), not of {tuple(x.shape)}")
+        B, C, size = x.shape[0], x.shape[1], math.prod(x.shape[1:])
+        y = reshape(layer_norm(reshape(x, (B, num_groups, size // num_groups)), None, None, eps), x.shape)
+        place = (C,) + (1,) * (len(x.shape) - 2)
+        y = y if weight is None else y * reshape(weight, place)
+        return y if bias is None else y + reshape(bias, place)
+
+    def torch(torch, x, weight=None, bias=None, num_groups=1, eps=1e-5):
+        return torch.nn.functional.group_norm(x, num_groups, weight, bias, eps)
+
+
 def batch_moments(x: Any) -> tuple[Any, Any]:
     """The mean and variance of each channel of x (B, C, ...): (C) and (C). Errors: ShapeError without two values."""
     if len(x.shape) < 2 or math.prod(x.shape) // max(x.shape[1], 1) < 2:
@@ -236,5 +261,6 @@ def _over_rows(x: Any) -> Any:
     return sum(reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), 0)
 
 
-layer_norm, rms_norm, batch_norm = LayerNorm.apply, RmsNorm.apply, BatchNorm.apply
+layer_norm, rms_norm = LayerNorm.apply, RmsNorm.apply
+batch_norm, group_norm = BatchNorm.apply, GroupNorm.apply
 add_layer_norm, add_rms_norm = AddLayerNorm.apply, AddRmsNorm.apply

@@ -160,6 +160,14 @@ def test_a_type_that_is_not_there_can_be_named_but_not_used(t):
         t.zeros(2).to(t.bfloat16)
 
 
+def test_infinities_come_without_a_warning_as_in_torch():
+    with torch_names() as t:
+        assert t.log(t.zeros(1)).item() == -np.inf
+        assert t.isnan(t.zeros(1) / 0).all()
+    with pytest.warns(RuntimeWarning):
+        ml.log(ml.zeros(1))
+
+
 def test_normal_numbers_have_the_means_and_deviations_given(t):
     t.manual_seed(1)
     x = t.normal(t.tensor([[0.0], [50.0]]), 2.0, (2, 4000))

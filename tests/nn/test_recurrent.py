@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,42 @@ def test_what_does_not_fit_is_refused(kind: str) -> None:
         make(5, 7, dropout=1.5)
     with pytest.raises(ConfigError, match="nonlinearity"):
         nn.RNN(5, 7, nonlinearity="gelu")
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_a_cell_is_that_of_torch(beside: Any, torch: Any, kind: str, bias: bool, dtype: str) -> None:
+    ours, theirs = getattr(nn, kind)(5, 7, bias), getattr(torch.nn, kind)(5, 7, bias)
+    beside(ours, theirs, X[0].astype(dtype))
+    beside(ours, theirs, X[0, 0].astype(dtype))
+    assert repr(ours) == repr(theirs)
+    if kind != "LSTMCell":
+        beside(ours, theirs, X[0].astype(dtype), rng.standard_normal((3, 7)).astype(dtype))
+
+
+def test_steps_of_a_cell_are_a_layer() -> None:
+    ml.manual_seed(1)
+    layer, cell = nn.LSTM(5, 7, dtype=ml.float64), nn.LSTMCell(5, 7, dtype=ml.float64)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+    state, outputs = None, []
+    for x in ml.Tensor(X):
+        state = cell(x, state)
+        outputs.append(state[0])
+    np.testing.assert_allclose(ml.stack(outputs).detach().numpy(), layer(ml.Tensor(X))[0].detach().numpy(), rtol=1e-12)
+    copied = copy.deepcopy(cell)
+    copied.weight_ih.detach().fill_(0)
+    assert cell.weight_ih.array.any()
+    assert not ml.equal(copied(ml.Tensor(X[0]))[0], cell(ml.Tensor(X[0]))[0])
+
+
+def test_what_does_not_fit_a_cell_is_refused() -> None:
+    with pytest.raises(ShapeError, match="C = 5"):
+        nn.LSTMCell(5, 7)(ml.zeros(3, 4))
+    with pytest.raises(ShapeError, match="first state"):
+        nn.GRUCell(5, 7)(ml.zeros(3, 5), ml.zeros(3, 6))
+    with pytest.raises(ShapeError, match="2 tensors, not of 1"):
+        nn.LSTM(5, 7)(ml.zeros(2, 3, 5), (ml.zeros(1, 3, 7),))
