@@ -8,7 +8,7 @@ from minilm import kernels
 from minilm.device import array_module
 from minilm.ops.pointwise import erf, expm1, sigmoid, tanh
 from minilm.ops.registry import Composite, Fused, Primitive, options
-from minilm.ops.selection import minimum, relu, where
+from minilm.ops.selection import where
 
 UNARY = "(...) -> (...)"
 
@@ -102,7 +102,8 @@ class Elu(Composite, shapes=UNARY, smooth=False, method=False):
     samples = options(alpha=[1.0, 0.3])
 
     def definition(x, alpha=1.0):
-        return relu(x) + expm1(minimum(x, 0)) * alpha  # the exponential sees no large x
+        positive = x > 0
+        return where(positive, x, expm1(where(positive, 0.0, x)) * alpha)  # the exponential sees no large x
 
     def torch(torch, x, alpha=1.0):
         return torch.nn.functional.elu(x, alpha)
