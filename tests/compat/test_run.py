@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import minilm as ml
+from minilm import cli
 from minilm.compat import ScriptError, run_script, torch_names
 from minilm.compat.script import run_torch
 
@@ -116,3 +117,17 @@ def test_the_exit_code_is_the_scripts(script, source, code):
 def test_a_missing_file_is_one_line(tmp_path, capsys):
     assert run_torch(tmp_path / "gone.py") == 2
     assert capsys.readouterr().err == f"minilm: {tmp_path / 'gone.py'}: there is no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [("import sys; print(sys.argv[1:])", 0), ("raise SystemExit(7)", 7), ("1 / 0", 1), ("def f(:", 2)],
+)
+def test_the_command_passes_options_and_exit_codes_on(script, source, code, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["minilm", "run-torch", str(script(source)), "--help", "-x", "--lr=3"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert (caught.value.code or 0) == code
+    out, err = capfd.readouterr()
+    assert out == ("['--help', '-x', '--lr=3']\n" if code == 0 else "")
+    assert ("ZeroDivisionError" in err) == (code == 1)
