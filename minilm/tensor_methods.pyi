@@ -581,9 +581,6 @@ class TensorMethods:
     def tan(self) -> Tensor:
         """z = sin x / cos x"""
 
-    def tan_(self) -> Tensor:
-        """`tan`, written over this tensor."""
-
     def tanh(self) -> Tensor:
         """z = tanh x;  dx = dz (1 - z^2)"""
 
@@ -608,14 +605,14 @@ class TensorMethods:
     def tril(self, diagonal: _Int = 0) -> Tensor:
         """The lower triangle: zero where column > row + diagonal."""
 
-    def tril_(self, diagonal: _Int = 0) -> Tensor:
-        """`tril`, written over this tensor."""
+    def tril_(self, *args: Any, **options: Any) -> Tensor:
+        """`tril`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
 
     def triu(self, diagonal: _Int = 0) -> Tensor:
         """The upper triangle: zero where column < row + diagonal."""
 
-    def triu_(self, diagonal: _Int = 0) -> Tensor:
-        """`triu`, written over this tensor."""
+    def triu_(self, *args: Any, **options: Any) -> Tensor:
+        """`triu`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
 
     def type(self, dtype: Any) -> Tensor:
         """In another element type, as `to`; itself if it is that already."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops import derived, indexing, inplace, registry, selection
+from minilm.ops import arrange, derived, indexing, inplace, registry, selection
 from minilm.tensor import Tensor
 
 # Python's operators and the operations behind them.
@@ -56,6 +56,7 @@ METHODS: dict[str, Any] = {
         f"{function.__name__}_": inplace.by_function(function)
         for function in (
             indexing.scatter, indexing.scatter_add, indexing.index_add, derived.index_fill,
+            arrange.tril, arrange.triu,
         )
     },
 }  # fmt: skip

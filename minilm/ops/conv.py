@@ -28,7 +28,7 @@ Pair = tuple[int, int]
 # --- windows and columns --------------------------------------------------------------------------
 
 
-class Unfold(Primitive, shapes="(..., C, H, W) -> (..., K, L)", dtypes="keep", method=False, fresh=True):
+class Unfold(Primitive, shapes="(..., C, H, W) -> (..., K, L)", dtypes="keep", method=False):
     """What each of L windows shows, as a column of K = C kH kW numbers; beyond the border lie zeros.
 
     L = oH oW windows in rows, with oH = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1, and oW likewise.
@@ -61,7 +61,7 @@ class Unfold(Primitive, shapes="(..., C, H, W) -> (..., K, L)", dtypes="keep", m
         return torch.nn.functional.unfold(x, kernel_size, dilation, padding, stride)
 
 
-class Fold(Primitive, shapes="(..., K, L) -> (?)", dtypes="keep", method=False, fresh=True):
+class Fold(Primitive, shapes="(..., K, L) -> (?)", dtypes="keep", method=False):
     """The columns of `unfold` added to where their windows lie: (..., C kH kW, L) -> (..., C, H, W)."""
 
     samples = [

@@ -61,7 +61,7 @@ def _scaled(x: Any, factor: Any) -> Any:
     return x if isinstance(factor, (int, float)) and factor == 1 else x * factor
 
 
-class Tan(Composite, shapes="(...) -> (...)", inplace=True):
+class Tan(Composite, shapes="(...) -> (...)"):
     """z = sin x / cos x"""
 
     domain = "unit"
