@@ -74,3 +74,19 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """The axis `dim` as several: (B, N) -> (B, *unflattened_size)."""
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return x.unflatten(self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minilm.creation import empty
+from minilm.creation import empty, ones, zeros
+from minilm.errors import ConfigError
 from minilm.nn import functional as F
 from minilm.nn import init
 from minilm.nn.module import Module
@@ -100,6 +101,42 @@ class RMSNorm(Module):
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Module):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over each group of channels: (B, C, ...) -> the same.
+
+    Args:
+        num_groups, num_channels: into how many groups how many channels are dealt.
+        affine: False leaves weight and bias (C) out.
+
+    Source: Wu & He 2018. Errors: ConfigError for channels that cannot be dealt into the groups.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = "cpu",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        if num_groups < 1 or num_channels % num_groups:
+            raise ConfigError(f"GroupNorm: {num_channels} channels cannot be dealt into {num_groups} groups")
+        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        place = {"dtype": dtype, "device": device}
+        for name, filled in (("weight", ones), ("bias", zeros)):
+            self.register_parameter(name, Parameter(filled(num_channels, **place)) if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
 def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ This is the hot path of the engine: every operation of every model goes through 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,11 @@ def caller(op: Any) -> Callable[..., Any]:
     named, broadcasts = op.signature.named, op.signature.broadcasts
 
     def apply(*args: Any, **options: Any) -> Any:
-        if options and not names.isdisjoint(options):
-            args = _by_position(op, args, options)
+        if options:
+            if not NUMPY_NAMES.keys().isdisjoint(options):
+                options = renamed(options)
+            if not names.isdisjoint(options):
+                args = _by_position(op, args, options)
         inputs, rest = (args, ()) if variadic else (args[:arity], args[arity:])
         for x in inputs:
             if isinstance(x, Tensor):
@@ -87,6 +91,30 @@ def caller(op: Any) -> Callable[..., Any]:
     apply.__doc__ = op.__doc__
     apply.__module__ = op.__module__
     return apply
+
+
+# NumPy's names for options, which PyTorch takes too.
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def renamed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options under PyTorch's names. Errors: TypeError for one that is given under both."""
+    found = {NUMPY_NAMES.get(name, name): value for name, value in options.items()}
+    if len(found) < len(options):
+        raise TypeError(f"one option under two names: {', '.join(options)}")
+    return found
+
+
+def numpy_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` that takes `axis` for `dim` and `keepdims` for `keepdim`, as PyTorch's functions do."""
+
+    @functools.wraps(function)
+    def either(*args: Any, **options: Any) -> Any:
+        if options and not NUMPY_NAMES.keys().isdisjoint(options):
+            options = renamed(options)
+        return function(*args, **options)
+
+    return either
 
 
 def _record(node: Node, inputs: Any, outputs: tuple[Tensor, ...], broadcasts: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from minilm import kernels
 from minilm.errors import ShapeError
 from minilm.ops.pointwise import rsqrt, square
-from minilm.ops.reduction import mean, sum  # noqa: A004
-from minilm.ops.registry import Fused, options, sample
+from minilm.ops.reduction import mean, sum, var  # noqa: A004
+from minilm.ops.registry import Composite, Fused, options, sample
 from minilm.ops.shape import reshape
 
 
@@ -186,6 +186,71 @@ class AddRmsNorm(Fused, shapes="(..., C), (..., C), (C) -> (..., C), (..., C)", 
         return total, torch.nn.functional.rms_norm(total, x.shape[-1:], weight, eps)
 
 
+class BatchNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method=False):
+    """Give each channel mean 0 and variance 1 over the batch and all places, then scale and shift it.
+
+        y = (x - mean) rstd weight + bias,    rstd = 1 / sqrt(var + eps)
+
+    `moments` gives other means and variances than the batch's own (var divided by N), each (C).
+
+    Source: Ioffe & Szegedy 2015, algorithm 1. Errors: ShapeError for rows of another length.
+    """
+
+    samples = [
+        *[sample((2, 3, 5, 7), (3,), (3,), eps=eps) for eps in (1e-5, 1e-1)],
+        sample((5, 3), None, None),
+        sample((2, 3, 5), (3,), None),
+    ]
+
+    def definition(x, weight=None, bias=None, eps=1e-5, moments=None):
+        means, variances = batch_moments(x) if moments is None else moments
+        place = (x.shape[1],) + (1,) * (len(x.shape) - 2)  # beside the axes of x
+        for name, row in (("mean", means), ("var", variances), ("weight", weight), ("bias", bias)):
+            if row is not None and tuple(row.shape) != place[:1]:
+                raise ShapeError(
+                    f"batch_norm: {name} {tuple(row.shape)} for the {place[0]} channels of {tuple(x.shape)}"
+                )
+        y = (x - reshape(means, place)) * rsqrt(reshape(variances, place) + eps)
+        y = y if weight is None else y * reshape(weight, place)
+        return y if bias is None else y + reshape(bias, place)
+
+    def torch(torch, x, weight=None, bias=None, eps=1e-5):
+        return torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+
+class GroupNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method=False):
+    """Give each of `num_groups` groups of channels mean 0 and variance 1 in each example, then scale and shift.
+
+    Source: Wu & He 2018, equations 1 to 3 and 7. Errors: ShapeError for channels that cannot be dealt into the groups.
+    """
+
+    samples = [
+        sample((2, 6, 5, 7), (6,), (6,), num_groups=3),
+        sample((2, 6, 5), None, None, num_groups=1, eps=0.1),
+        sample((3, 6), (6,), None, num_groups=2),
+    ]
+
+    def definition(x, weight=None, bias=None, num_groups=1, eps=1e-5):
+        if len(x.shape) < 2 or num_groups < 1 or x.shape[1] % num_groups:
+            raise ShapeError(f"group_norm: {num_groups} groups of the channels of (B, C, ...), not of {tuple(x.shape)}")
+        B, C, size = x.shape[0], x.shape[1], math.prod(x.shape[1:])
+        y = reshape(layer_norm(reshape(x, (B, num_groups, size // num_groups)), None, None, eps), x.shape)
+        place = (C,) + (1,) * (len(x.shape) - 2)
+        y = y if weight is None else y * reshape(weight, place)
+        return y if bias is None else y + reshape(bias, place)
+
+    def torch(torch, x, weight=None, bias=None, num_groups=1, eps=1e-5):
+        return torch.nn.functional.group_norm(x, num_groups, weight, bias, eps)
+
+
+def batch_moments(x: Any) -> tuple[Any, Any]:
+    """The mean and variance of each channel of x (B, C, ...): (C) and (C). Errors: ShapeError without two values."""
+    if len(x.shape) < 2 or math.prod(x.shape) // max(x.shape[1], 1) < 2:
+        raise ShapeError(f"batch_norm: a variance needs more than one value for each channel of (B, C, ...): {x.shape}")
+    axes = (0, *range(2, len(x.shape)))
+    return mean(x, axes), var(x, axes, 0)
+
+
 def _one_shape(name: str, x: Any, residual: Any) -> None:
     if x.shape != residual.shape:
         raise ShapeError(f"{name}: x {x.shape} and residual {residual.shape} must have one shape")
@@ -197,4 +262,5 @@ def _over_rows(x: Any) -> Any:
 
 
 layer_norm, rms_norm = LayerNorm.apply, RmsNorm.apply
+batch_norm, group_norm = BatchNorm.apply, GroupNorm.apply
 add_layer_norm, add_rms_norm = AddLayerNorm.apply, AddRmsNorm.apply

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from minilm.errors import AutogradError
-from minilm.ops.call import caller
+from minilm.ops.call import caller, numpy_names
 from minilm.ops.shapes import Signature
 from minilm.tape import Node
 
@@ -160,7 +160,10 @@ class Operation:
         cls.inplace, cls.fresh, cls.spread = inplace, fresh, spread
         cls.differentiable = differentiable and (composed or cls.backward is not None)
         cls.methods = (cls.name,) if method is True else (method,) if isinstance(method, str) else method or ()
-        cls.apply = first if composed else staticmethod(caller(cls))
+        if not composed:
+            cls.apply = staticmethod(caller(cls))
+        else:
+            cls.apply = staticmethod(numpy_names(first) if {"dim", "keepdim"} & set(parameters) else first)
         if cls.name in _register:
             raise AutogradError(f"there are two operations called {cls.name!r}")
         _register[cls.name] = cls

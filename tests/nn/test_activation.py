@@ -22,6 +22,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Sigmoid", {}),
     ("Softplus", {}),
     ("Softplus", {"beta": 1.7, "threshold": 0.9}),
+    ("ELU", {"alpha": 0.3}),
+    ("LogSigmoid", {}),
+    ("GLU", {"dim": 0}),
     ("Softmax", {"dim": -1}),
     ("Softmax", {"dim": 0}),
     ("LogSoftmax", {"dim": 1}),
@@ -47,6 +50,15 @@ def test_far_from_zero_they_stay_those_of_torch(beside: Any, torch: Any, name: s
 def test_each_says_what_it_is(torch: Any, name: str) -> None:
     options = {"dim": -1} if "Softmax" in name else {}
     assert repr(getattr(nn, name)(**options)) == repr(getattr(torch.nn, name)(**options))
+
+
+def test_relu_can_be_written_over_its_input(beside: Any, torch: Any) -> None:
+    ours, theirs = (m.Sequential(m.Linear(5, 7), m.ReLU(inplace=True)) for m in (nn, torch.nn))
+    beside(ours, theirs, np.random.default_rng(1).standard_normal((3, 5)))
+    assert repr(ours) == repr(theirs)
+    x = ml.tensor([-1.0, 2.0])
+    assert nn.ReLU(inplace=True)(x) is x
+    assert x.tolist() == [0.0, 2.0]
 
 
 def test_none_of_them_learns() -> None:

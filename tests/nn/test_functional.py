@@ -20,6 +20,9 @@ W, ROW, BIAS = rng.standard_normal((7, 5)), rng.standard_normal(5), rng.standard
 Q, K, MASK = rng.standard_normal((2, 3, 5)), rng.standard_normal((2, 7, 5)), rng.standard_normal((3, 7))
 TOKENS, CLASSES = rng.integers(0, 7, (2, 3)), rng.integers(0, 3, (2, 5))
 SHARES = rng.uniform(0, 1, X.shape)
+IMAGE, COLUMNS = rng.standard_normal((2, 4, 7, 6)), rng.standard_normal((2, 12, 12))
+KERNELS, KERNELS_1D = rng.standard_normal((6, 2, 3, 2)), rng.standard_normal((6, 1, 3))
+CHANNEL, SIX = rng.uniform(0.5, 2, 3), rng.standard_normal(6)
 
 # Arguments by position, as a PyTorch program gives them: another order gives another number.
 CALLS: list[tuple[str, tuple[Any, ...]]] = [
@@ -55,6 +58,29 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("pad", (X, (1, 2, 0, 3), "constant", 4.0)),
     ("one_hot", (CLASSES, 4)),
     ("one_hot", (CLASSES,)),
+    ("conv1d", (X, KERNELS_1D, SIX, 1, 2, 2, 3)),
+    ("conv2d", (IMAGE, KERNELS, SIX, (2, 1), (1, 0), (1, 2), 2)),
+    ("unfold", (IMAGE, (2, 3), (2, 1), (1, 0), (1, 2))),
+    ("fold", (COLUMNS, (7, 4), (2, 3), (1, 1), (0, 1), (2, 1))),
+    ("max_pool1d", (X, 3, 2, 1, 1)),
+    ("max_pool2d", (IMAGE, (3, 2), (2, 1), (1, 0), (1, 2))),
+    ("avg_pool1d", (X, 3, 2, 1)),
+    ("avg_pool2d", (IMAGE, (3, 2), (2, 1), (1, 0))),
+    ("adaptive_avg_pool1d", (X, 2)),
+    ("adaptive_avg_pool2d", (IMAGE, (3, 4))),
+    ("batch_norm", (X, CHANNEL, CHANNEL + 1, CHANNEL, CHANNEL - 1, False, 0.3, 0.1)),
+    ("batch_norm", (X, CHANNEL.copy(), CHANNEL + 1, CHANNEL, CHANNEL - 1, True, 0.3, 0.1)),
+    ("batch_norm", (X, None, None, None, None, True)),
+    ("group_norm", (X, 3, CHANNEL, CHANNEL - 1, 0.1)),
+    ("elu", (X, 0.3)),
+    ("glu", (IMAGE, 1)),
+    ("logsigmoid", (X,)),
+    ("normalize", (X, 1.0, 2, 0.1)),
+    ("cosine_similarity", (X, SHARES, 2, 0.1)),
+    ("l1_loss", (X, SHARES)),
+    ("smooth_l1_loss", (X, SHARES)),
+    ("kl_div", (X, SHARES)),
+    ("binary_cross_entropy", (SHARES, SHARES[::-1].copy(), SHARES[0])),
 ]
 
 NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -69,12 +95,16 @@ NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("scaled_dot_product_attention", (Q, Q, Q), {"is_causal": True, "scale": 0.7}),
     ("cross_entropy", (X, CLASSES), {"ignore_index": 2, "reduction": "sum", "label_smoothing": 0.2}),
     ("mse_loss", (X, SHARES), {"reduction": "none"}),
+    ("kl_div", (X, SHARES), {"reduction": "batchmean", "log_target": True}),
+    ("smooth_l1_loss", (X, SHARES), {"reduction": "sum", "beta": 0.3}),
+    ("conv2d", (IMAGE, KERNELS), {"padding": "same", "groups": 2}),
     ("binary_cross_entropy_with_logits", (X, SHARES), {"pos_weight": SHARES[0], "reduction": "none"}),
     ("leaky_relu", (X,), {"negative_slope": 0.2}),
     ("one_hot", (CLASSES,), {"num_classes": 7}),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:reduction. 'mean'", "ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize(("name", "args", "named"), [*[(n, a, {}) for n, a in CALLS], *NAMED])
 def test_a_call_written_for_torch_gives_the_same(torch: Any, name: str, args: Any, named: Any) -> None:
     def converted(value: Any, tensor: Any) -> Any:

@@ -85,3 +85,9 @@ def test_flatten_is_that_of_torch(beside: Any, torch: Any, axes: Any) -> None:
     x = np.random.default_rng(2).standard_normal((2, 3, 5, 7))
     beside(nn.Flatten(*axes), torch.nn.Flatten(*axes), x)
     assert repr(nn.Flatten(*axes)) == repr(torch.nn.Flatten(*axes))
+
+
+def test_unflatten_is_that_of_torch(beside: Any, torch: Any) -> None:
+    x = np.random.default_rng(1).standard_normal((2, 6))
+    beside(nn.Unflatten(1, (2, -1)), torch.nn.Unflatten(1, (2, -1)), x)
+    assert repr(nn.Unflatten(1, (2, 3))) == repr(torch.nn.Unflatten(1, (2, 3)))

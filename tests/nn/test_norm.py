@@ -9,7 +9,7 @@ import pytest
 
 import minilm as ml
 from minilm import nn
-from minilm.errors import ShapeError
+from minilm.errors import ConfigError, ShapeError
 
 SHAPES = [((2, 3, 7), 7), ((2, 3, 7), (7,)), ((2, 3, 5, 7), (5, 7)), ((7,), 7), ((2, 3, 5), (2, 3, 5)), ((0, 7), 7)]
 
@@ -88,3 +88,15 @@ def test_rows_of_another_length_are_refused(kind: Any, shape: Any, normalized: A
 
 def test_layer_norm_says_what_it_is() -> None:
     assert repr(nn.LayerNorm(7)) == "LayerNorm((7,), eps=1e-05, elementwise_affine=True)"
+
+
+@pytest.mark.parametrize("options", [{}, {"eps": 0.1}, {"affine": False}])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (2, 6, 5), (3, 6)])
+def test_group_norm_is_that_of_torch(beside: Any, torch: Any, shape: Any, options: Any) -> None:
+    x = 3 * np.random.default_rng(1).standard_normal(shape) + 2
+    for groups in (1, 3):
+        beside(nn.GroupNorm(groups, 6, **options), torch.nn.GroupNorm(groups, 6, **options), x)
+    with pytest.raises(ConfigError, match="4 groups"):
+        nn.GroupNorm(4, 6)
+    with pytest.raises(ShapeError, match="2 groups"):
+        nn.GroupNorm(2, 4)(ml.zeros(2, 5))

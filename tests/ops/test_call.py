@@ -54,3 +54,28 @@ def test_integers_are_not_divided_by_zero(divisor):
             divide(ml.tensor([3, 4]), divisor)
     with np.errstate(all="ignore"):
         assert (ml.tensor([3.0]) // 0).item() == np.inf
+
+
+NUMPYS = [
+    lambda m, x: x.sum(axis=1, keepdims=True),
+    lambda m, x: x.mean(axis=-1, keepdims=True),
+    lambda m, x: m.std(x, axis=0),
+    lambda m, x: x.max(axis=1, keepdims=True).values,
+    lambda m, x: m.argmax(x, axis=1),
+    lambda m, x: m.softmax(x, axis=0),
+    lambda m, x: m.cat([x, x], axis=1),
+    lambda m, x: m.stack([x, x], axis=-1),
+    lambda m, x: x.cumsum(axis=1),
+]
+
+
+@pytest.mark.parametrize("call", NUMPYS)
+def test_numpys_names_of_options_are_taken_as_in_torch(both, call):
+    values = np.random.default_rng(1).standard_normal((3, 5))
+    both(lambda m: call(m, m.tensor(values)))
+
+
+def test_one_option_under_two_names_is_refused():
+    for call in (lambda x: x.sum(dim=0, axis=1), lambda x: x.mean(dim=0, axis=1), lambda x: ml.cat([x], dim=0, axis=0)):
+        with pytest.raises(TypeError, match="two names"):
+            call(ml.ones(2, 3))

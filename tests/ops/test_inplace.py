@@ -530,3 +530,27 @@ def test_inference_tensors_change_without_a_count():
         x.add_(1)
         x[0] = 9.0
     assert x.tolist() == [9.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m, y: y.tril_(),
+        lambda m, y: y.triu_(1),
+        lambda m, y: y.scatter_(1, m.tensor([[1], [2], [0]]), 5.0),
+        lambda m, y: y.scatter_add_(1, m.tensor([[1], [2], [0]]), m.tensor([[1.0], [2.0], [3.0]], dtype=m.float64)),
+        lambda m, y: y.index_add_(0, m.tensor([0, 0]), m.ones(2, 4, dtype=m.float64)),
+        lambda m, y: y.index_fill_(1, m.tensor([1, 3]), -2.0),
+    ],
+)
+def test_functions_written_over_their_input(both, change):
+    """The changed tensor, which is the one that was called, and the gradient of what it was made of."""
+    values = np.random.default_rng(1).standard_normal((3, 4))
+
+    def story(m):
+        x = leaf(m, values)
+        y = x * 2
+        assert change(m, y) is y
+        return walked(m, [y], [x], "written over")
+
+    both(story)
