@@ -11,7 +11,7 @@ for it; `minilm.testing.pytorch` finds PyTorch's counterpart, and `minilm.testin
 the package hypothesis) invents arrays and shapes.
 """
 
-from minilm.testing.compare import assert_same, ulp_distance
+from minilm.testing.same import assert_same, ulp_distance
 from minilm.testing.gradients import GradientError, gradcheck, gradgradcheck
 from minilm.testing.samples import LAYOUTS, Case, cases, inputs_for
 
