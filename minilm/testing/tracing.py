@@ -1,0 +1,256 @@
+"""What a model does, written down on either side: the modules it goes through, and the operations inside.
+
+A `Side` runs a function of one library and records
+
+- each call of a module: its inputs and outputs, by the hooks that both libraries have;
+- if asked, each operation as a `Call` under one name and with arrays, whichever library computed it: minilm shows them
+  to `modes.state.watchers`, PyTorch to a TorchFunctionMode. A function may put other values in an output's place.
+
+Both sides draw dropout from minilm's generators, PyTorch's too: equal seeds then drop equal elements, which two
+libraries with generators of their own cannot do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minilm import random
+from minilm.modes import no_grad, state
+from minilm.pytorch import as_array, is_torch_tensor
+from minilm.tensor import Tensor
+from minilm.testing import torch_calls
+from minilm.testing.calls import Call, Rewrite, our_call
+
+Array = np.ndarray[Any, Any]
+Key = tuple[str, int, str, str]  # module's name, which of its calls, "input" or "output", place in a tuple or dict
+
+# Fused operations that are recorded as what they are made of, so that they line up with PyTorch's.
+TAKEN_APART = {"linear_gelu", "add_layer_norm", "add_rms_norm", "linear_cross_entropy", "self_attention"}
+
+
+@dataclass
+class Visit:
+    """One call of a module.
+
+    Attributes:
+        name: the module's full name, "" for the model itself. number: which of its calls this is, from 0.
+        inputs, outputs: the arrays in its arguments and in its result, by their place.
+        args, kwargs: the arguments, copies, to run it again. generator: where the generator stood.
+        started: how many calls had begun before; ended: how many had come back, this one included.
+    """
+
+    name: str
+    number: int
+    inputs: dict[str, Array]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    generator: tuple[int, int]
+    started: int
+    outputs: dict[str, Array] = field(default_factory=dict)
+    ended: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name for people: `blocks.0.norm`, and `blocks.0.norm#2` for its second call."""
+        return (self.name or "the model") + (f"#{self.number + 1}" if self.number else "")
+
+
+@dataclass
+class Recording:
+    """What one run did: the visits in the order in which they came back, the operations, and the result."""
+
+    visits: list[Visit] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    result: Any = None
+
+    def values(self, key: Key) -> Array | None:
+        """What a module was given or gave back at `key`; None if it was not called so often."""
+        name, number, where, place = key
+        for visit in self.visits:
+            if visit.name == name and visit.number == number:
+                return (visit.inputs if where == "input" else visit.outputs).get(place)
+        return None
+
+
+class Side:
+    """One library's model, and how functions are run with it. Subclasses: `Ours` and `Theirs`."""
+
+    name: str
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.generator = random.Generator()  # the one that dropout draws from
+
+    def record(self, function: Callable[[], Any], calls: bool = False, rewrite: Rewrite | None = None) -> Recording:
+        """Run `function` and write down what it does; `rewrite` may replace outputs of operations (with `calls`)."""
+        recording = Recording()
+        started, counts, stack = [0], dict[str, int](), list[Visit]()
+
+        def enter(name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            copies, named = self.copied(args), self.copied(kwargs)
+            inputs = leaves(by_position(module.forward, copies, named))
+            number = counts[name] = counts.get(name, -1) + 1
+            visit = Visit(name, number, inputs, copies, named, self.generator.get_state(), started[0])
+            started[0] += 1
+            stack.append(visit)
+
+        def leave(result: Any) -> None:
+            visit = stack.pop()
+            visit.outputs = leaves(result)
+            recording.visits.append(visit)
+            visit.ended = len(recording.visits)
+
+        with contextlib.ExitStack() as cleanup:
+            for name, module in self.model.named_modules():
+                for handle in self._hooked(name, module, enter, leave):
+                    cleanup.callback(handle.remove)
+            with self.watching(recording.calls if calls else None, rewrite, lambda: stack[-1].name if stack else ""):
+                recording.result = function()
+        return recording
+
+    @staticmethod
+    def _hooked(name: str, module: Any, enter: Any, leave: Any) -> list[Any]:
+        """The two hooks of a module; they change nothing."""
+
+        def before(module: Any, args: Any, kwargs: Any) -> None:
+            enter(name, module, args, kwargs)
+
+        def after(module: Any, args: Any, kwargs: Any, result: Any) -> None:
+            leave(result)
+
+        return [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after, with_kwargs=True),
+        ]
+
+    def again(self, visit: Visit, rewrite: Rewrite | None = None) -> Recording:
+        """Run a module once more on what it was given, without gradients, with all its operations recorded."""
+        module = dict(self.model.named_modules())[visit.name]
+        return self.repeated(lambda: module(*self.copied(visit.args), **self.copied(visit.kwargs)), visit, rewrite)
+
+    def repeated(self, function: Callable[[], Any], visit: Visit | None, rewrite: Rewrite | None) -> Recording:
+        """Run `function` without gradients, with the generator where it stood at `visit`."""
+        here = self.generator.get_state()
+        if visit is not None:
+            self.generator.set_state(visit.generator)
+        try:
+            with self.without_gradients():
+                return self.record(function, True, rewrite)
+        finally:
+            self.generator.set_state(here)
+
+    def copied(self, value: Any) -> Any:
+        """The value with copies of the tensors in it, cut off from the graph."""
+        if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+            return type(value)(self.copied(v) for v in value)
+        if isinstance(value, dict):
+            return {key: self.copied(v) for key, v in value.items()}
+        return value.detach().clone() if isinstance(value, Tensor) or is_torch_tensor(value) else value
+
+    def watching(self, calls: list[Call] | None, rewrite: Rewrite | None, place: Callable[[], str]) -> Any:
+        """A context in which operations are added to `calls` (None: not recorded) and may be rewritten."""
+        raise NotImplementedError
+
+    def without_gradients(self) -> Any:
+        """The library's no_grad()."""
+        raise NotImplementedError
+
+
+class Ours(Side):
+    """minilm's side."""
+
+    name = "minilm"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.generator = random.default_generator
+
+    def without_gradients(self) -> Any:
+        """See the class."""
+        return no_grad()
+
+    @contextlib.contextmanager
+    def watching(self, calls: list[Call] | None, rewrite: Rewrite | None, place: Callable[[], str]) -> Iterator[None]:
+        """See the class."""
+        if calls is None:
+            yield
+            return
+
+        def watch(op: Any, arrays: list[Any], results: tuple[Any, ...], rest: Any, options: Any) -> Any:
+            if op.name in TAKEN_APART:
+                made = op.definition(*(None if a is None else as_tensor(a) for a in arrays), *rest, **options)
+                return tuple(t.array for t in made) if isinstance(made, tuple) else (made.array,)
+            call = our_call(op, arrays, results, rest, options, len(calls), place())
+            calls.append(call)
+            values = None if rewrite is None else rewrite(call)
+            if values is None:
+                return None
+            values = np.asarray(values)
+            return (values if call.casts_to(values) else values.astype(results[0].dtype), *results[1:])
+
+        before = state.watchers
+        state.watchers = (*before, watch)
+        try:
+            yield
+        finally:
+            state.watchers = before
+
+
+class Theirs(Side):
+    """PyTorch's side."""
+
+    name = "PyTorch"
+
+    def __init__(self, model: Any, torch: Any) -> None:
+        super().__init__(model)
+        self.torch = torch
+
+    def without_gradients(self) -> Any:
+        """See the class."""
+        return self.torch.no_grad()
+
+    def watching(self, calls: list[Call] | None, rewrite: Rewrite | None, place: Callable[[], str]) -> Any:
+        """See the class."""
+        return torch_calls.watching(self.torch, self.generator, calls, rewrite, place)
+
+
+def as_tensor(value: Any) -> Any:
+    """An array as a Tensor; numbers as they are."""
+    return Tensor(value) if isinstance(value, np.ndarray) else value
+
+
+def by_position(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by their place in the signature, however they were given: names differ between the libraries."""
+    signature = inspect.signature(forward)
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError:  # the forward itself will say what is wrong
+        return {**{str(i): a for i, a in enumerate(args)}, **kwargs}
+    found: dict[str, Any] = {}
+    for position, (name, parameter) in enumerate(signature.parameters.items()):
+        if name not in bound:
+            continue
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found.update({str(position + i): a for i, a in enumerate(bound[name])})
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(bound[name])
+        else:
+            found[str(position)] = bound[name]
+    return found
+
+
+def leaves(value: Any, place: str = "") -> dict[str, Array]:
+    """The arrays in a tensor, or in nested tuples, lists and dicts of tensors, by their place; copies."""
+    if isinstance(value, Tensor) or is_torch_tensor(value):
+        return {place: as_array(value).copy()}
+    found: dict[str, Array] = {}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (tuple, list)) else ()
+    for key, part in items:
+        found.update(leaves(part, f"{place}.{key}" if place else str(key)))
+    return found

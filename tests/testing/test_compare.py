@@ -1,0 +1,440 @@
+"""compare(): one fault is planted on one side of a pair of models, and exactly that one is named."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import minilm as ml
+from minilm import nn, random
+from minilm.errors import ConfigError, ModuleError
+from minilm.testing import compare
+from minilm.testing.causes import CAUSES
+
+C, H, T, B, V = 8, 2, 5, 3, 11
+RNG = np.random.default_rng(7)
+X = RNG.standard_normal((B, T, C)).astype(np.float32)
+TOKENS = RNG.integers(0, V, (B, T))
+TARGETS = RNG.integers(0, V, (B, T))
+
+
+def build(m: Any, fault: str = "", kind: str = "") -> Any:
+    """A model of one encoder block, or a GPT's (`kind` "gpt"), for m = minilm or torch, with a fault planted."""
+    lib, F = m.nn, m.nn.functional
+    eps = {"eps 1e-12": 1e-12, "eps 1e-3": 1e-3}.get(fault, 1e-5)
+
+    def tensor(array: Any) -> Any:
+        return m.tensor(array)
+
+    class Norm(lib.Module):
+        """LayerNorm, by hand where eps is in another place."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = lib.Parameter(m.ones(C))
+            self.bias = lib.Parameter(m.zeros(C))
+
+        def forward(self, x: Any) -> Any:
+            centred = x - x.mean(-1, keepdim=True)
+            var = (centred * centred).mean(-1, keepdim=True)
+            root = var.sqrt() + eps if fault == "eps outside" else (var + eps).sqrt()
+            return centred / root * self.weight + self.bias
+
+    class Attention(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = lib.Linear(C, 3 * C)
+            self.out = lib.Linear(C, C)
+
+        def forward(self, x: Any) -> Any:
+            q, k, v = (
+                part.reshape(B, T, H, C // H).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
+            )  # (B, H, T, D)
+            y = by_hand(q, k, v) if kind == "by hand" or fault.startswith("by hand") else fused(q, k, v)
+            y = y.transpose(1, 2).reshape(B, T, C)
+            if fault == "transposed weight":
+                return y @ self.out.weight + self.out.bias
+            return self.out(y)
+
+    allowed = np.tri(T, dtype=bool)
+    allowed[3, 1] = False
+
+    def fused(q: Any, k: Any, v: Any) -> Any:
+        scale = {"no scale": 1.0, "scale of C": 1 / math.sqrt(C)}.get(fault)
+        mask: Any = {"mask negated": ~allowed, "mask transposed": allowed.T.copy()}.get(fault, allowed)
+        if kind == "gpt" or fault == "not causal":
+            return F.scaled_dot_product_attention(q, k, v, is_causal=fault != "not causal", scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, tensor(mask), scale=scale)
+
+    def by_hand(q: Any, k: Any, v: Any) -> Any:
+        scores = q @ k.transpose(-2, -1)
+        scores = scores if fault == "by hand no scale" else scores / math.sqrt(C // H)
+        hidden = ~allowed if fault != "by hand mask negated" else allowed
+        return F.softmax(scores.masked_fill(tensor(hidden), -math.inf), -1) @ v
+
+    class Block(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            own = fault == "eps outside" or kind == "own norm"
+            self.norm = Norm() if own else lib.LayerNorm(C, eps=eps)
+            self.attention = Attention()
+            self.drop = lib.Dropout(0.3)
+            self.norm2 = lib.LayerNorm(C)
+            self.up = lib.Linear(C, 4 * C)
+            self.gelu = lib.GELU(approximate="tanh" if "tanh" in fault else "none")
+            self.down = lib.Linear(4 * C, C)
+
+        def forward(self, x: Any) -> Any:
+            if fault == "doubled":
+                x = x * 1.01
+            x = x + self.drop(self.attention(self.norm(x)))
+            hidden = self.up(self.norm2(x))
+            if fault == "rounded":
+                rounded = hidden.half() if m is ml else hidden.bfloat16()
+                hidden = rounded.float()
+            if fault == "strange":
+                hidden = hidden + 0.01 * (3 * hidden).sin()
+            return x + self.down(self.gelu(hidden))
+
+    class Model(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = lib.Embedding(V, C)
+            self.blocks = lib.ModuleList([Block()])
+            self.head = lib.Linear(C, V, bias=False)
+
+        def forward(self, tokens: Any) -> Any:
+            # Small values, so that an epsilon matters.
+            x = self.embed(tokens) * 0.01
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    return Model()
+
+
+def losses(m: Any, fault: str = "") -> Any:
+    cross_entropy = m.nn.functional.cross_entropy
+
+    def loss(scores: Any, targets: Any) -> Any:
+        return cross_entropy(scores.reshape(B * T, V), targets.reshape(B * T), reduction=fault or "mean")
+
+    return loss
+
+
+def pair(torch: Any, fault: str, side: str, kind: str = "") -> tuple[Any, Any]:
+    """Two models, the fault in the one of `side`; no dropout."""
+    torch.manual_seed(0)
+    ours = build(ml, fault if side == "minilm" else "", kind)
+    theirs = build(torch, fault if side == "PyTorch" else "", kind)
+    return ours.eval(), theirs.eval()
+
+
+def compared(torch: Any, ours: Any, theirs: Any, faults: tuple[str, str] = ("", ""), **options: Any) -> Any:
+    loss = (losses(ml, faults[0]), losses(torch, faults[1]))
+    return compare(ours, theirs, TOKENS, loss, targets=TARGETS, **options)
+
+
+SIDES = pytest.mark.parametrize("side", ["minilm", "PyTorch"])
+
+
+@pytest.mark.parametrize("kind", ["", "gpt", "by hand", "own norm"])
+def test_equal_models_agree_in_everything(torch: Any, kind: str) -> None:
+    report = compared(torch, *pair(torch, "", "minilm", kind), steps=3)
+    assert report.agrees, str(report)
+    assert report.first is None
+    assert report.explanation is None
+    assert report.conclusion == f"all {len(report.rows)} values agree"
+    kinds = [row.kind for row in report.rows]
+    assert list(dict.fromkeys(kinds)) == ["forward", "loss", "gradient", "step 1", "step 2", "step 3"]
+    parameters = len(list(pair(torch, "", "minilm", kind)[0].parameters()))
+    assert kinds.count("gradient") == kinds.count("step 2") == parameters
+    assert not report.only_ours
+    assert not report.only_theirs
+
+
+def test_dropout_draws_the_same_on_both_sides(torch: Any) -> None:
+    ours, theirs = pair(torch, "", "minilm")
+    assert compared(torch, ours.train(), theirs.train(), steps=2).agrees
+    other = compare(ours, theirs, TOKENS, seed=1)
+    assert other.agrees
+
+
+PLANTED = [
+    ("eps 1e-12", "", "epsilon", "blocks.0.norm", "1e-12"),
+    ("eps 1e-3", "own norm", "epsilon", "blocks.0.norm", "0.001"),
+    ("eps outside", "", "epsilon's place", "blocks.0.norm", "outside"),
+    ("eps outside", "own norm", "epsilon's place", "blocks.0.norm", "side of the square root"),
+    ("tanh", "", "GELU's form", "blocks.0.gelu", "tanh approximation"),
+    ("transposed weight", "", "transposed weight", "blocks.0.attention", "transposed"),
+    ("no scale", "", "scale of the scores", "blocks.0.attention", "1/sqrt(D), D = 4"),
+    ("no scale", "gpt", "scale of the scores", "blocks.0.attention", "1/sqrt(D), D = 4"),
+    ("scale of C", "", "scale of the scores", "blocks.0.attention", "1/sqrt(C), C = 8"),
+    ("by hand no scale", "by hand", "scale of the scores", "blocks.0.attention", "1/sqrt(D), D = 4"),
+    ("by hand no scale", "", "scale of the scores", "blocks.0.attention", "1/sqrt(D), D = 4"),
+    ("mask negated", "", "mask", "blocks.0.attention", "negated"),
+    ("mask transposed", "", "mask", "blocks.0.attention", "transposed"),
+    ("not causal", "gpt", "mask", "blocks.0.attention", "causal mask"),
+    ("by hand mask negated", "by hand", "mask", "blocks.0.attention", "negated"),
+    ("rounded", "", "precision", "blocks.0", "no rounding to"),
+]
+
+
+@SIDES
+@pytest.mark.parametrize(("fault", "kind", "cause", "module", "words"), PLANTED)
+def test_a_planted_fault_is_named(
+    torch: Any, fault: str, kind: str, cause: str, module: str, words: str, side: str
+) -> None:
+    report = compared(torch, *pair(torch, fault, side, kind))
+    found = report.explanation
+    assert found.cause == cause, str(report)
+    assert found.others == ()
+    assert found.text.startswith((f"{module} differs first", f"what {module}"))
+    assert "the difference vanishes" in found.text
+    # The same fault reads in two ways, as "1e-12 instead of 1e-5" on one side and the reverse on the other.
+    assert words in found.label or side != found.side, found.text
+
+
+@SIDES
+def test_the_loss_is_a_mean_or_a_sum(torch: Any, side: str) -> None:
+    faults = ("sum", "mean") if side == "minilm" else ("mean", "sum")
+    report = compared(torch, *pair(torch, "", side), faults)
+    assert report.first.kind == "loss"
+    assert report.explanation.cause == "reduction of the loss"
+    assert f"of {B * T}" in report.explanation.label
+
+
+@SIDES
+def test_dropout_was_left_on(torch: Any, side: str) -> None:
+    ours, theirs = pair(torch, "", side)
+    (ours if side == "minilm" else theirs).train()
+    report = compared(torch, ours, theirs)
+    assert report.first.name == "blocks.0.drop"
+    assert report.explanation.cause == "dropout left on"
+    assert report.explanation.side == side
+
+
+class Uncorrected(ml.optim.AdamW):
+    """AdamW without bias corrections."""
+
+    def update_all(self, due: Any, group: Any) -> None:
+        beta1, beta2 = group["betas"]
+        for w, g, state in due:
+            m, v = state["exp_avg"].array, state["exp_avg_sq"].array
+            m[...] = beta1 * m + (1 - beta1) * g
+            v[...] = beta2 * v + (1 - beta2) * g * g
+            w.array[...] *= 1 - group["lr"] * group["weight_decay"]
+            w.array[...] -= group["lr"] * m / (np.sqrt(v) + group["eps"])
+
+
+@pytest.mark.parametrize(
+    ("cause", "ours", "theirs"),
+    [
+        ("bias correction", Uncorrected, "AdamW"),
+        ("form of weight decay", lambda p: ml.optim.Adam(p, weight_decay=0.1), lambda p, o: o.AdamW(p, weight_decay=0.1)),
+        ("form of weight decay", lambda p: ml.optim.AdamW(p, weight_decay=0.1), lambda p, o: o.Adam(p, weight_decay=0.1)),
+        ("lr", lambda p: ml.optim.AdamW(p, lr=2e-3), lambda p, o: o.AdamW(p, lr=1e-3)),
+        ("epsilon", lambda p: ml.optim.AdamW(p, eps=1e-5), lambda p, o: o.AdamW(p, eps=1e-8)),
+    ],
+)
+def test_the_optimisers_differ(torch: Any, cause: str, ours: Any, theirs: Any) -> None:
+    def make(parameters: Any) -> Any:
+        return torch.optim.AdamW(parameters) if theirs == "AdamW" else theirs(parameters, torch.optim)
+
+    report = compared(torch, *pair(torch, "", "minilm"), steps=2, optimizer=(ours, make))
+    assert report.first.kind.startswith("step")
+    assert report.explanation.cause == cause, str(report)
+    assert report.explanation.others == ()
+
+
+def test_an_unknown_cause_is_said_to_be_unknown(torch: Any) -> None:
+    report = compared(torch, *pair(torch, "strange", "PyTorch"))
+    assert report.explanation.cause == ""
+    assert "what blocks.0.gelu [0] is given differs first" not in report.explanation.text  # it is called by one argument
+    assert "none of the usual causes makes it vanish: the nearest, " in report.explanation.text
+    assert "PyTorch's" in report.explanation.text
+
+
+def test_a_difference_before_a_module_is_blamed_on_what_is_around_it(torch: Any) -> None:
+    report = compared(torch, *pair(torch, "doubled", "minilm"))
+    assert report.first.kind == "input"
+    assert "(computed in blocks.0)" in report.explanation.text
+
+
+def test_of_two_faults_the_first_is_named_and_then_the_second(torch: Any) -> None:
+    ours, theirs = pair(torch, "tanh", "PyTorch")
+    theirs.blocks[0].norm.eps = 1e-12
+    first = compared(torch, ours, theirs)
+    assert first.explanation.cause == "epsilon"
+    theirs.blocks[0].norm.eps = 1e-5
+    second = compared(torch, ours, theirs)
+    assert second.explanation.cause == "GELU's form"
+    theirs.blocks[0].gelu.approximate = "none"
+    assert compared(torch, ours, theirs).agrees
+
+
+def test_multihead_attention_of_both_libraries(torch: Any) -> None:
+    def model(m: Any, negated: bool) -> Any:
+        class Looks(m.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.attention = m.nn.MultiheadAttention(C, H, dropout=0.2, batch_first=True)
+
+            def forward(self, x: Any) -> Any:
+                hidden = ~np.tri(T, dtype=bool)
+                return self.attention(x, x, x, attn_mask=m.tensor(hidden.T.copy() if negated else hidden))[0]
+
+        return Looks()
+
+    assert compare(model(ml, False), model(torch, False), X, steps=1).agrees
+    ours, theirs = model(ml, False).eval(), model(torch, True).eval()
+    report = compare(ours, theirs, X)
+    assert report.first.kind == "input"
+    theirs = model(torch, False).eval()
+    theirs.attention.head_dim, before = 4, theirs.attention.in_proj_weight
+    assert compare(ours, theirs, X).agrees
+    assert theirs.attention.in_proj_weight is before
+
+
+def test_weights_that_were_not_copied_are_compared(torch: Any) -> None:
+    ours, theirs = nn.Linear(C, C), torch.nn.Linear(C, C)
+    ours.load_state_dict({"weight": theirs.weight.detach().numpy().T.copy(), "bias": theirs.bias.detach().numpy()})
+    report = compare(ours, theirs, X, weights=None)
+    assert report.first.kind == "weight"
+    assert report.explanation.cause == "transposed weight"
+    assert not np.array_equal(ours.weight.array, theirs.weight.detach().numpy())
+    assert compare(ours, theirs, X, weights="ours").agrees
+    assert compare(ours, theirs, X, weights=None).agrees
+
+
+def test_models_and_generators_are_left_as_they_were(torch: Any) -> None:
+    ours, theirs = pair(torch, "", "minilm")
+    ours.load_torch(theirs)
+    before = {name: tensor.array.copy() for name, tensor in ours.state_dict().items()}
+    states = random.get_rng_state(), torch.get_rng_state()
+    compared(torch, ours, theirs, steps=2)
+    for name, tensor in ours.state_dict().items():
+        assert np.array_equal(tensor.array, before[name])
+        assert np.array_equal(theirs.state_dict()[name].numpy(), before[name])
+    assert all(parameter.grad is None for parameter in [*ours.parameters(), *theirs.parameters()])
+    assert random.get_rng_state() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in [*ours.modules(), *theirs.modules()])
+    assert ml.modes.state.watchers == ()
+
+
+def test_modules_on_one_side_only_are_listed(torch: Any) -> None:
+    class Skipping(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(C, C)
+
+        def forward(self, x: Any) -> Any:
+            return torch.nn.functional.linear(x, self.layer.weight, self.layer.bias)
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(C, C)
+
+        def forward(self, x: Any) -> Any:
+            return self.layer(x)
+
+    report = compare(Plain(), Skipping(), X)
+    assert report.agrees
+    assert report.only_ours == ["layer"]
+    assert "called on minilm's side only, not compared: layer" in str(report)
+
+
+def test_minilms_own_gpt_beside_one_by_hand(torch: Any) -> None:
+    from minilm.models import GPT, GPTConfig
+
+    config = GPTConfig(vocab_size=V, block_size=T, n_layer=2, n_head=H, n_embd=C, activation="gelu_new")
+    ours, theirs = GPT(config), torch_gpt(torch, config, "tanh")
+    assert compared(torch, ours, theirs, weights="ours").agrees
+    report = compared(torch, ours, torch_gpt(torch, config, "none"), weights="ours")
+    assert report.explanation.cause == "GELU's form"
+    assert report.explanation.text.startswith("transformer.h.0.mlp.")
+
+
+def torch_gpt(torch: Any, config: Any, approximate: str) -> Any:
+    """GPT-2 in PyTorch, with the names of minilm.models.GPT."""
+    lib, F = torch.nn, torch.nn.functional
+
+    class Attention(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c_attn, self.c_proj = lib.Linear(C, 3 * C), lib.Linear(C, C)
+
+        def forward(self, x: Any) -> Any:
+            q, k, v = (part.reshape(B, T, H, C // H).transpose(1, 2) for part in self.c_attn(x).chunk(3, -1))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+    class MLP(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.c_fc, self.c_proj = lib.Linear(C, 4 * C), lib.Linear(4 * C, C)
+
+        def forward(self, x: Any) -> Any:
+            return self.c_proj(F.gelu(self.c_fc(x), approximate=approximate))
+
+    class Block(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ln_1, self.attn, self.ln_2, self.mlp = lib.LayerNorm(C), Attention(), lib.LayerNorm(C), MLP()
+
+        def forward(self, x: Any) -> Any:
+            x = x + self.attn(self.ln_1(x))
+            return x + self.mlp(self.ln_2(x))
+
+    class Model(lib.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            parts = {"wte": lib.Embedding(V, C), "wpe": lib.Embedding(T, C), "ln_f": lib.LayerNorm(C)}
+            self.transformer = lib.ModuleDict({**parts, "h": lib.ModuleList([Block(), Block()])})
+            self.lm_head = lib.Linear(C, V, bias=False)
+            self.lm_head.weight = self.transformer["wte"].weight
+
+        def forward(self, tokens: Any) -> Any:
+            x = self.transformer["wte"](tokens) + self.transformer["wpe"](torch.arange(T))
+            for block in self.transformer["h"]:
+                x = block(x)
+            return self.lm_head(self.transformer["ln_f"](x))
+
+    return Model()
+
+
+def test_the_report_as_text_and_in_colours(torch: Any) -> None:
+    report = compared(torch, *pair(torch, "eps 1e-12", "PyTorch"))
+    text = str(report)
+    row = next(line for line in text.splitlines() if line.startswith("forward  blocks.0.norm "))
+    assert row.endswith("DIFFERS")
+    assert text.splitlines()[-1] == report.explanation.text == report.conclusion
+    plain, terminal = io.StringIO(), io.StringIO()
+    report.show(Console(file=plain))
+    assert plain.getvalue() == text + "\n"
+    report.show(Console(file=terminal, force_terminal=True, width=200, color_system="standard"))
+    assert "\x1b[1;31m" in terminal.getvalue()
+    assert compared(torch, *pair(torch, "tanh", "PyTorch"), explain=False).explanation is None
+
+
+@pytest.mark.parametrize("options", [{"weights": "mine"}, {"steps": -1}])
+def test_impossible_arguments_are_refused(torch: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="compare:"):
+        compare(nn.Linear(C, C), torch.nn.Linear(C, C), X, **options)
+
+
+def test_weights_that_do_not_fit_are_refused(torch: Any) -> None:
+    with pytest.raises(ModuleError, match="unexpected: bias"):
+        compare(nn.Linear(C, C, bias=False), torch.nn.Linear(C, C), X)
+
+
+def test_every_cause_is_documented() -> None:
+    assert len({cause.name for cause in CAUSES}) == len(CAUSES)
+    assert all(type(cause).__doc__ for cause in CAUSES)
