@@ -19,6 +19,7 @@ from minilm.tape import Node, call_site, describe_site
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
+
 class detect_anomaly:  # noqa: N801 - PyTorch's name
     """Inside, every operation's results are searched, forward and backward.
 

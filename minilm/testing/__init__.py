@@ -12,12 +12,12 @@ for it; `minilm.testing.pytorch` finds PyTorch's counterpart, and `minilm.testin
 the package hypothesis) invents arrays and shapes.
 """
 
-from minilm.testing.causes import CAUSES, Cause
-from minilm.testing.comparison import compare
 from minilm.testing.gradients import GradientError, gradcheck, gradgradcheck
-from minilm.testing.report import Explanation, Report, Row
 from minilm.testing.same import Difference, assert_same, difference, ulp_distance
 from minilm.testing.samples import LAYOUTS, Case, cases, inputs_for
+from minilm.testing.twins.causes import CAUSES, Cause
+from minilm.testing.twins.comparison import compare
+from minilm.testing.twins.report import Explanation, Report, Row
 
 __all__ = [
     "CAUSES",

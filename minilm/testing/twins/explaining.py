@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from minilm.testing import optimizer_causes
-from minilm.testing.calls import Array, Call, Rewrite
-from minilm.testing.causes import CAUSES, Cause, Site
-from minilm.testing.report import Explanation, Row
 from minilm.testing.same import RTOL, Difference, difference
-from minilm.testing.tracing import Key, Recording, Visit, leaves
+from minilm.testing.twins import optimizer_causes
+from minilm.testing.twins.calls import Array, Call, Rewrite
+from minilm.testing.twins.causes import CAUSES, Cause, Site
+from minilm.testing.twins.report import Explanation, Row
+from minilm.testing.twins.tracing import Key, Recording, Visit, leaves
 
 MOST_TRIALS = 400  # how often a module is run again at most
 
 Again = Callable[["Rewrite | None"], Recording]
-Pick = Callable[[Recording], "Array | None"]
+Pick = Callable[[Recording], "tuple[Array | None, int]"]  # the values that differ, and how many operations ran by then
 
 
 @dataclass(frozen=True)
@@ -72,20 +72,21 @@ class Explainer:
     def _forward(self, row: Row) -> Explanation:
         title, _, place = row.name.partition(" [")
         place = place.rstrip("]")
-        visits = self.ours.recording.visits
-        visit = next(v for v in visits if v.title == title)
-        subject = f"{row.name} differs first" if row.kind == "forward" else f"what {row.name} is given differs first"
-        where = "output" if row.kind == "forward" else "input"
-        found = self._site(visit, inside=row.kind == "input")
+        visit = next(v for v in self.ours.recording.visits if v.title == title)
+        given = row.kind == "input"
+        found = self._site(visit, inside=given)
+        subject = f"what {title} is given" if given else row.name
+        if given and len(visit.inputs) > 1:
+            subject += f" as argument {place}"
         if found is None:
-            return Explanation(f"{subject}{_size(row)}; no module around it has equal inputs, so it cannot be run again")
+            return Explanation(f"{subject} differs first{_size(row)}; nothing around it has equal inputs to run it on")
         site, twin = found
-        key = (visit.name, visit.number, where, place)
+        key = (visit.name, visit.number, "input" if given else "output", place)
         agains = [_module_again(run, at) for run, at in zip(self.runs, (site, twin))]
         picks = [_picker(run.recording, at, key) for run, at in zip(self.runs, (site, twin))]
         if site is not visit:
-            subject += f" (computed in {site.title})"
-        return explained(subject + _size(row), site.name, agains, picks, row)
+            subject += f", computed in {site.title},"
+        return explained(f"{subject} differs first{_size(row)}", site.name, agains, picks, row)
 
     def _site(self, visit: Visit, inside: bool) -> tuple[Visit, Visit] | None:
         """The innermost module around, on both sides, whose inputs agree; not `visit` itself if `inside` of another."""
@@ -102,8 +103,8 @@ class Explainer:
     def _loss(self, row: Row) -> Explanation:
         agains: list[Again] = [_loss_again(run) for run in self.runs]
 
-        def picked(recording: Recording) -> Array | None:
-            return leaves(recording.result).get("")
+        def picked(recording: Recording) -> tuple[Array | None, int]:
+            return leaves(recording.result).get(""), len(recording.calls)
 
         subject = f"the loss differs first{_size(row)}, while the outputs of the model agree"
         return explained(subject, "", agains, [picked, picked], row)
@@ -145,7 +146,9 @@ class Explainer:
             text = f"{subject}; with {label} in {side}'s optimiser the difference vanishes ({left.error:.0e})"
             others = _names(t[1] for t in gone if t[1] != name and t[0].error <= 10 * left.error)
             return Explanation(text + _so_do(others), name, label, side, "optimiser", left.error, others)
-        return Explanation(f"{subject}; {_nothing_found([(t[0], t[2], t[3] + chr(39) + 's optimiser') for t in trials])}")
+        return Explanation(
+            f"{subject}; {_nothing_found([(t[0], t[2], t[3] + chr(39) + 's optimiser') for t in trials])}"
+        )
 
 
 def enclosing(recording: Recording, visit: Visit) -> list[Visit]:
@@ -157,14 +160,13 @@ def enclosing(recording: Recording, visit: Visit) -> list[Visit]:
 def explained(subject: str, site_name: str, agains: list[Again], picks: list[Pick], row: Row) -> Explanation:
     """Run the site with one thing changed at a time; see the module's text."""
     recordings = [again(None) for again in agains]
-    base = [pick(recording) for pick, recording in zip(picks, recordings)]
-    ours, theirs = base
+    (ours, count), (theirs, other_count) = (pick(recording) for pick, recording in zip(picks, recordings))
     if ours is None or theirs is None or ours.shape != theirs.shape:
         return Explanation(f"{subject}; the two are of different shapes or one is missing, and nothing can be varied")
     rtol = None if row.difference is None else row.difference.rtol
     if difference(ours, theirs, rtol).agrees:
         return Explanation(f"{subject}; run again on the same inputs the two agree: something else changed meanwhile")
-    calls = [recording.calls for recording in recordings]
+    base, calls = (ours, theirs), (recordings[0].calls[:count], recordings[1].calls[:other_count])
     suspects = [unmatched(*calls), unmatched(*reversed(calls))]
     trials: list[Trial] = []
     for side in (0, 1):
@@ -172,8 +174,8 @@ def explained(subject: str, site_name: str, agains: list[Again], picks: list[Pic
         for cause, site, variant in _variants(suspects[side], *calls[:: 1 - 2 * side]):
             if len(trials) >= MOST_TRIALS:
                 break
-            values = picks[side](agains[side](variant.rewrite))
-            if values is not None and values.shape == base[side].shape:  # type: ignore[union-attr]
+            values, _ = picks[side](agains[side](variant.rewrite))
+            if values is not None and values.shape == goal.shape:
                 pair = (values, goal) if side == 0 else (goal, values)
                 trials.append(Trial(cause, variant.label, site.call, difference(*pair, rtol)))
     gone = [t for t in trials if t.left.agrees]
@@ -228,7 +230,7 @@ def _picker(recording: Recording, site: Visit, key: Key) -> Pick:
     """What `key` names in the whole run, found in a run of the site alone, whose counts begin anew."""
     name, number, where, place = key
     before = sum(v.name == name and v.started < site.started for v in recording.visits)
-    return lambda again: again.values((name, number - before, where, place))
+    return lambda again: again.at((name, number - before, where, place))
 
 
 # --- words ------------------------------------------------------------------------------------------

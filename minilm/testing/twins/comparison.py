@@ -12,11 +12,11 @@ from minilm import optim, random
 from minilm.errors import ConfigError
 from minilm.pytorch import as_array, import_torch, is_tensor, to_torch
 from minilm.tensor import Tensor
-from minilm.testing.calls import Array
-from minilm.testing.explaining import Explainer, enclosing
-from minilm.testing.report import Report, Row
 from minilm.testing.same import RTOL, difference
-from minilm.testing.tracing import Ours, Recording, Side, Theirs, Visit, leaves
+from minilm.testing.twins.calls import Array
+from minilm.testing.twins.explaining import Explainer, enclosing
+from minilm.testing.twins.report import Report, Row
+from minilm.testing.twins.tracing import Ours, Recording, Side, Theirs, Visit
 
 # Gradients are sums over a batch, and steps follow from them: they lose more than one operation's rounding.
 OF_SUMS = 5
@@ -38,8 +38,8 @@ def compare(
 ) -> Report:
     """Run a model and its PyTorch twin on one batch, and say where they part first, and why.
 
-        report = compare(ours, theirs, tokens, (F.cross_entropy, torch.nn.functional.cross_entropy), targets=next_tokens)
-        print(report)                   # a table, and the explanation
+        losses = minilm.nn.functional.cross_entropy, torch.nn.functional.cross_entropy
+        print(compare(model, torch_model, x, losses, targets=classes))     # a table, and the explanation
 
     Args:
         model, torch_model: modules whose parts have equal names; each in train() or eval() as it was left.
@@ -63,7 +63,9 @@ def compare(
     """
     torch = import_torch("compare()")
     if weights not in ("theirs", "ours", None) or steps < 0:
-        raise ConfigError(f"compare: weights are 'theirs', 'ours' or None and steps 0 or more, not {weights!r}, {steps}")
+        raise ConfigError(
+            f"compare: weights are 'theirs', 'ours' or None and steps 0 or more, not {weights!r}, {steps}"
+        )
     pair = loss if isinstance(loss, tuple) else (loss, loss)
     rows: list[Row] = []
     if weights == "theirs":
@@ -105,7 +107,7 @@ class _Run:
         self.targets = convert(targets if isinstance(targets, tuple) else (targets,))
         self.convert = convert
         self.initial = _parameters(self.model)
-        self.optimizer = maker(self.model.parameters()) if maker else None
+        self.optimizer: Any = maker(self.model.parameters()) if maker else None
         self.gradients: list[dict[str, Array]] = []
         self.parameters: list[dict[str, Array]] = [self.initial]
 
@@ -138,7 +140,8 @@ class _Run:
 
     def _backward(self, loss: Any) -> None:
         self.model.zero_grad()
-        loss.backward()
+        if loss.requires_grad:  # else there is nothing to learn
+            loss.backward()
         grads = {name: p.grad for name, p in self.model.named_parameters()}
         self.gradients.append({name: as_array(g).copy() for name, g in grads.items() if g is not None})
 
@@ -160,12 +163,20 @@ def _forward(report: Report, ours: _Run, theirs: _Run, rtol: float | None) -> No
         twin = other.get((visit.name, visit.number))
         if twin is None:
             continue
+        if called_differently(visit, twin):
+            report.differently.append(visit.title)
+            continue
         found = list(_of_visit("forward", visit.title, visit.outputs, twin.outputs, rtol))
         if report.first is None and not all(row.agrees for row in found):
             report.rows += _inputs_that_differ(ours.recording, visit, other, rtol)
         report.rows += found
-    values = [leaves(run.losses.result).get("", np.zeros(())) for run in (ours, theirs)]
-    report.rows.append(Row.of("loss", "", difference(*values, rtol)))
+    mine, other_loss = (as_array(run.losses.result.detach()) for run in (ours, theirs))
+    report.rows.append(Row.of("loss", "", difference(mine, other_loss, rtol)))
+
+
+def called_differently(visit: Visit, twin: Visit) -> bool:
+    """Whether both what a module was given and what it gave have other parts than its twin's."""
+    return visit.inputs.keys() != twin.inputs.keys() and visit.outputs.keys() != twin.outputs.keys()
 
 
 def _inputs_that_differ(
@@ -174,7 +185,7 @@ def _inputs_that_differ(
     """The inputs of the outermost module around `visit`, itself included, that was given different ones."""
     for outer in enclosing(recording, visit):
         twin = other.get((outer.name, outer.number))
-        if twin is None:
+        if twin is None or called_differently(outer, twin):
             continue
         both = {place: twin.inputs[place] for place in outer.inputs if place in twin.inputs}
         rows = list(_of_visit("input", outer.title, {place: outer.inputs[place] for place in both}, both, rtol))

@@ -87,12 +87,14 @@ class Report:
         rows: see `Row`; gradients in the order in which the backward pass makes them.
         explanation: of the first row that differs; None if all agree, or if it was not asked for.
         only_ours, only_theirs: modules that ran on one side only: they were not compared.
+        differently: modules that were given other arguments than their twins, and gave other results: the same.
     """
 
     rows: list[Row] = field(default_factory=list)
     explanation: Explanation | None = None
     only_ours: list[str] = field(default_factory=list)
     only_theirs: list[str] = field(default_factory=list)
+    differently: list[str] = field(default_factory=list)
 
     @property
     def first(self) -> Row | None:
@@ -117,7 +119,10 @@ class Report:
     def notes(self) -> list[str]:
         """What was not compared, in words."""
         sides = (("minilm", self.only_ours), ("PyTorch", self.only_theirs))
-        return [f"called on {side}'s side only, not compared: {', '.join(names)}" for side, names in sides if names]
+        said = [f"called on {side}'s side only, not compared: {', '.join(names)}" for side, names in sides if names]
+        if self.differently:
+            said.append(f"called with other arguments on either side, not compared: {', '.join(self.differently)}")
+        return said
 
     def __str__(self) -> str:
         cells = [COLUMNS, *(row.cells() for row in self.rows)]

@@ -24,8 +24,8 @@ from minilm import random
 from minilm.modes import no_grad, state
 from minilm.pytorch import as_array, is_torch_tensor
 from minilm.tensor import Tensor
-from minilm.testing import torch_calls
-from minilm.testing.calls import Call, Rewrite, our_call
+from minilm.testing.twins import torch_calls
+from minilm.testing.twins.calls import Call, Rewrite, Widened, our_call
 
 Array = np.ndarray[Any, Any]
 Key = tuple[str, int, str, str]  # module's name, which of its calls, "input" or "output", place in a tuple or dict
@@ -43,6 +43,7 @@ class Visit:
         inputs, outputs: the arrays in its arguments and in its result, by their place.
         args, kwargs: the arguments, copies, to run it again. generator: where the generator stood.
         started: how many calls had begun before; ended: how many had come back, this one included.
+        before, after: how many operations were recorded when it began and when it came back.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Visit:
     started: int
     outputs: dict[str, Array] = field(default_factory=dict)
     ended: int = 0
+    before: int = 0
+    after: int = 0
 
     @property
     def title(self) -> str:
@@ -69,13 +72,18 @@ class Recording:
     calls: list[Call] = field(default_factory=list)
     result: Any = None
 
-    def values(self, key: Key) -> Array | None:
-        """What a module was given or gave back at `key`; None if it was not called so often."""
+    def at(self, key: Key) -> tuple[Array | None, int]:
+        """What a module was given or gave back at `key`, and how many operations had run by then.
+
+        None if the module was not called so often, or has no such argument or result.
+        """
         name, number, where, place = key
         for visit in self.visits:
             if visit.name == name and visit.number == number:
-                return (visit.inputs if where == "input" else visit.outputs).get(place)
-        return None
+                if where == "input":
+                    return visit.inputs.get(place), visit.before
+                return visit.outputs.get(place), visit.after
+        return None, len(self.calls)
 
 
 class Side:
@@ -97,6 +105,7 @@ class Side:
             inputs = leaves(by_position(module.forward, copies, named))
             number = counts[name] = counts.get(name, -1) + 1
             visit = Visit(name, number, inputs, copies, named, self.generator.get_state(), started[0])
+            visit.before = len(recording.calls)
             started[0] += 1
             stack.append(visit)
 
@@ -104,7 +113,7 @@ class Side:
             visit = stack.pop()
             visit.outputs = leaves(result)
             recording.visits.append(visit)
-            visit.ended = len(recording.visits)
+            visit.ended, visit.after = len(recording.visits), len(recording.calls)
 
         with contextlib.ExitStack() as cleanup:
             for name, module in self.model.named_modules():
@@ -191,8 +200,9 @@ class Ours(Side):
             values = None if rewrite is None else rewrite(call)
             if values is None:
                 return None
-            values = np.asarray(values)
-            return (values if call.casts_to(values) else values.astype(results[0].dtype), *results[1:])
+            if isinstance(values, Widened):
+                return (values.values, *results[1:])
+            return (np.asarray(values, results[0].dtype), *results[1:])
 
         before = state.watchers
         state.watchers = (*before, watch)

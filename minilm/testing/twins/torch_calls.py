@@ -9,10 +9,11 @@ from unittest import mock
 import numpy as np
 
 from minilm import random
-from minilm.ops.attention import Attention
+from minilm.ops.attention import Attention, drop_weights
 from minilm.ops.random import dropout_key, keep_mask
 from minilm.pytorch import as_array, is_torch_tensor, to_numpy
-from minilm.testing.calls import Call, Rewrite
+from minilm.tensor import Tensor
+from minilm.testing.twins.calls import Call, Rewrite, Widened
 
 LOSS = ("x", "target", "weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
 
@@ -49,7 +50,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "scaled_dot_product_attention": {"p": 0.0, "causal": False},
 }
 NAMES = {"bmm": "matmul", "mm": "matmul", "__matmul__": "matmul", "scaled_dot_product_attention": "attention"}
-NAMES |= {name: "cast" for name in ("to", "type", "float", "double", "half", "bfloat16")}
+NAMES |= dict.fromkeys(("to", "type", "float", "double", "half", "bfloat16"), "cast")
 KEYWORDS = {"input": "x", "other": "y", "query": "q", "key": "k", "value": "v", "mat2": "y", "self": "x"}
 KEYWORDS |= {"attn_mask": "mask", "dropout_p": "p", "is_causal": "causal"}
 SILENT = ("__get__", "__set__", "detach", "clone")  # attributes, and what changes nothing
@@ -81,36 +82,56 @@ def watching(
     """A mode in which dropout draws from `generator`, and functions are added to `calls` unless that is None."""
     functional = torch.nn.functional
 
-    class Watching(torch.overrides.TorchFunctionMode):  # type: ignore[misc, name-defined]
+    inside: list[str] = []  # the functions of PyTorch's that are taken apart just now
+
+    class Watching(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             name = getattr(function, "__name__", "")
             if function is functional.multi_head_attention_forward and hasattr(functional, "has_torch_function"):
                 # It would be handed to us as a whole, again and again. Told that nobody watches, it runs its body,
                 # whose functions come here one by one.
-                with mock.patch.object(functional, "has_torch_function", lambda _: False), self:
-                    return function(*args, **kwargs)
+                inside.append(name)
+                try:
+                    with mock.patch.object(functional, "has_torch_function", return_value=False), self:
+                        return function(*args, **kwargs)
+                finally:
+                    inside.pop()
             inputs = inputs_of(plain_name(name), args, kwargs)
-            result = _drawn(torch, generator, name, inputs)
+            result = _drawn(torch, generator, name, inputs, bool(inside))
             result = function(*args, **kwargs) if result is None else result
-            if calls is None or name in SILENT:
+            if calls is None or name in SILENT or not _has_tensor((args, kwargs)):  # made of nothing: a constant
                 return result
             return _recorded(torch, calls, rewrite, place(), name, inputs, result)
 
     return Watching()
 
 
-def _drawn(torch: Any, generator: random.Generator, name: str, inputs: dict[str, Any]) -> Any:
-    """The result of a function that drops elements, with draws from minilm's generator; None for any other."""
+def _has_tensor(value: Any) -> bool:
+    """Whether a tensor is in the arguments."""
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return any(map(_has_tensor, value)) if isinstance(value, (tuple, list)) else is_torch_tensor(value)
+
+
+def _drawn(torch: Any, generator: random.Generator, name: str, inputs: dict[str, Any], of_weights: bool) -> Any:
+    """The result of a function that drops elements, with draws from minilm's generator; None for any other.
+
+    `of_weights`: attention's weights, which minilm's MultiheadAttention drops by a rule of their own.
+    """
     p = inputs.get("p", 0.0)
-    if name == "dropout" and "training" in inputs and inputs["training"] and p:
+    if name == "dropout" and inputs["training"] and p:
         x = inputs["x"]
-        kept = torch.from_numpy(as_array(keep_mask(tuple(x.shape), p, generator)))
-        scale = 0.0 if p == 1 else 1 / (1 - p)
-        return x.mul_(kept * scale) if inputs["inplace"] else x * kept * scale
+        shape, scale = tuple(x.shape), 0.0 if p == 1 else 1 / (1 - p)
+        if of_weights:
+            factor = as_array(drop_weights(Tensor(np.ones(shape, np.float32)), p, generator))
+        else:
+            factor = as_array(keep_mask(shape, p, generator)) * scale
+        factor = torch.from_numpy(factor).to(x.dtype)
+        return x.mul_(factor) if inputs["inplace"] else x * factor
     if name == "scaled_dot_product_attention" and p:
         mask = inputs.get("mask")
-        q, k, v, causal, scale = (inputs.get(key) for key in ("q", "k", "v", "causal", "scale"))
+        q, k, v, causal, scale = inputs["q"], inputs["k"], inputs["v"], inputs["causal"], inputs.get("scale")
         if mask is not None and mask.dtype != torch.bool:
             return None  # PyTorch draws by itself: the formula that shares draws has no mask that is added
         if causal:
@@ -144,9 +165,9 @@ def _recorded(
     values = None if rewrite is None else rewrite(call)
     if values is None:
         return result
-    values = np.ascontiguousarray(values)
-    made = torch.from_numpy(values.copy())
+    wide = isinstance(values, Widened)
+    made = torch.from_numpy(np.array(values.values if wide else values, order="C"))
     if in_place:
         return first.copy_(made)
-    made = made if call.casts_to(values) else made.to(first.dtype)
+    made = made if wide else made.to(first.dtype)
     return made if first is result else type(result)((made, *result[1:]))

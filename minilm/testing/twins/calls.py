@@ -54,12 +54,15 @@ class Call:
         """Whether it only changes the element type."""
         return self.op == "cast"
 
-    def casts_to(self, values: Any) -> bool:
-        """Whether rewritten values keep a type of their own: a conversion was left out, and results follow."""
-        return self.casts and values.dtype.kind == "f"
+
+@dataclass(frozen=True)
+class Widened:
+    """Values for an output's place that keep their element type; plain arrays are rounded to the output's."""
+
+    values: Array
 
 
-# Given each call, the values to put in its output's place, or None to leave it.
+# Given each call, the values to put in its output's place (an array or Widened), or None to leave it.
 Rewrite = Callable[[Call], Any]
 
 
@@ -70,11 +73,8 @@ def _parameters(op: Any) -> tuple[str, ...]:
 
 def our_call(op: Any, arrays: Any, results: Any, rest: Any, options: Any, index: int, module: str) -> Call:
     """A call of minilm's, as `modes.Watcher` is shown it."""
-    names = _parameters(op)
-    if op.signature.variadic:
-        inputs = {f"x{i}": a for i, a in enumerate(arrays)}
-    else:
-        inputs = dict(zip(names, (*arrays, *rest)))
+    names = tuple(f"x{i}" for i in range(len(arrays))) if op.signature.variadic else _parameters(op)
+    inputs = dict(zip(names, (*arrays, *rest)))
     inputs.update(options)
     if op.name == "attention":
         inputs = _attention(inputs)

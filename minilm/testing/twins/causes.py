@@ -1,8 +1,8 @@
 """The usual causes of a difference between two implementations, one class each.
 
-A cause looks at one operation (`Site`) of one side and says what the operation's result would be with one thing changed.
-`explaining` puts that in the result's place, runs the rest of the module again, and sees whether the difference is gone.
-To add one, write a class with `name`, `applies` and `variants`, and put it into `CAUSES`:
+A cause looks at one operation (`Site`) of one side and says what its result would be with one thing changed.
+`explaining` puts that in the result's place, runs the rest of the module again, and sees whether the difference is
+gone. To add one, write a class with `name`, `applies` and `variants`, and put it into `CAUSES`:
 
     class Leak(Cause):
         "The slope of leaky ReLU below 0: 0.01 in PyTorch, 0.2 in many papers."
@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from minilm.kernels.special import erf
-from minilm.testing.calls import Array, Call, Rewrite
+from minilm.testing.twins.calls import Array, Call, Rewrite, Widened
 
 EPSILONS = (1e-5, 1e-6, 1e-8, 1e-12, 1e-3, float(np.finfo(np.float32).eps))
 NORMS = ("layer_norm", "rms_norm")
+HIDDEN = -1e4  # a score of so little is a mask's
 LARGEST_EPSILON = 0.01  # a smaller number that is added is taken for an epsilon
 
 
@@ -150,7 +151,7 @@ class TransposedWeight(Cause):
         """See the class."""
         name = {"linear": "weight", "matmul": "y"}.get(site.call.op)
         shape = () if name is None else np.shape(site.call.inputs[name])
-        return len(shape) == 2 and shape[0] == shape[1]
+        return len(shape) == 2 and len(set(shape)) == 1
 
     def variants(self, site: Site) -> Iterator[Variant]:
         """See the class."""
@@ -166,7 +167,7 @@ class TransposedWeight(Cause):
 class Scale(Cause):
     """Scores of attention without 1 / sqrt(D), or with another D: q k^T / sqrt(D) beside q k^T or q k^T / sqrt(C).
 
-    In a bare softmax the scores are multiplied by what would turn one of these scales into another.
+    Of a bare softmax the scale is seen from its input and the product of matrices before it.
     """
 
     name = "scale of the scores"
@@ -188,13 +189,10 @@ class Scale(Cause):
             return
         product = _product_before(site)
         assert product is not None
-        D, H = product.inputs["x"].shape[-1], _heads(product.output)
-        scales = _scales(D, H)
-        for before, old in scales.items():
-            for after, new in scales.items():
-                if not math.isclose(old, new):
-                    scores = call.array("x") * (new / old)
-                    yield site.variant(f"{after} instead of {before}", softmax(scores, call.inputs["dim"]))
+        x, here = call.array("x"), _ratio(call.array("x"), product.output)
+        for words, scale in _scales(product.inputs["x"].shape[-1], _heads(product.output)).items():
+            if here and not math.isclose(scale, here, rel_tol=1e-3):
+                yield site.variant(f"{words} instead of {here:.4g}", softmax(x * (scale / here), call.inputs["dim"]))
 
 
 class Mask(Cause):
@@ -209,6 +207,8 @@ class Mask(Cause):
             return call.output.ndim >= 2 and call.output.shape[-1] == call.output.shape[-2]
         if call.op == "add":
             return _is_additive_mask(call.inputs.get("y")) and not call.is_number("x")
+        if call.op == "where":
+            return any(call.is_number(name) and call.inputs[name] <= HIDDEN for name in ("x", "y"))
         return call.op == "attention" or (call.op == "masked_fill" and call.is_number("value"))
 
     def variants(self, site: Site) -> Iterator[Variant]:
@@ -223,6 +223,11 @@ class Mask(Cause):
             for label, mask in _turned(call.inputs["y"] == 0):
                 yield site.variant(label, call.array("x") + np.where(mask, 0.0, -np.inf))
             yield site.variant("no mask", call.array("x"))
+        elif call.op == "where":
+            x, y = call.array("x"), call.array("y")
+            for label, mask in _turned(np.asarray(call.inputs["condition"], bool)):
+                yield site.variant(label, np.where(mask, x, y))
+            yield site.variant("no mask", np.broadcast_to(y if call.is_number("x") else x, call.output.shape))
         else:
             x, value = call.array("x"), call.inputs["value"]
             for label, mask in _turned(call.inputs["mask"].astype(bool)):
@@ -296,13 +301,14 @@ class Precision(Cause):
         """See the class."""
 
         def widened(call: Call) -> Any:
+            x = call.inputs.get("x")
             if call.casts:
-                return call.inputs["x"] if call.inputs["x"].dtype.kind == "f" else None
+                return Widened(x) if x.dtype.kind == "f" else None
             if not _narrows(call):
                 return None
             product = call.array("x") @ (call.array("weight").T if call.op == "linear" else call.array("y"))
             bias = call.optional("bias")
-            return product if bias is None else product + bias
+            return Widened((product if bias is None else product + bias).astype(x.dtype))
 
         yield Variant(f"no rounding to {site.call.dtype}", widened)
 
@@ -367,7 +373,8 @@ def attended(call: Call, scale: float | None = None, mask: Any = "as it is", cau
 
 
 def _causal(scores: Array) -> Array:
-    return np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    T, S = scores.shape[-2:]
+    return np.where(np.tri(T, S) > 0, scores, -np.inf)
 
 
 def _heads(x: Array) -> int:
@@ -391,6 +398,12 @@ def _product_before(site: Site) -> Call | None:
         if call.op in ("matmul", "baddbmm") and call.output.shape == site.call.output.shape and "x" in call.inputs:
             return call
     return None
+
+
+def _ratio(scores: Array, products: Array) -> float:
+    """What the products were multiplied by to become the scores: the median, as some may be masked."""
+    usable = np.isfinite(scores) & (products != 0)
+    return float(np.median(scores[usable] / products[usable])) if usable.any() else 0.0
 
 
 def _turned(mask: Array) -> Iterator[tuple[str, Array]]:
@@ -418,7 +431,7 @@ def _is_additive_mask(value: Any) -> bool:
     """Whether an array is 0 in some places and hugely negative in all others."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return False
-    hidden = value <= -1e4
+    hidden = value <= HIDDEN
     return bool(hidden.any() and (hidden | (value == 0)).all())
 
 

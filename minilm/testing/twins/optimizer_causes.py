@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minilm.pytorch import as_array
-from minilm.testing.calls import Array
+from minilm.testing.twins.calls import Array
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ def variants(adam: Adam, other: Adam | None) -> Iterator[tuple[str, str, Adam]]:
     corrected = "the bias corrections" if not adam.corrected else "no bias correction of the means"
     yield "bias correction", corrected, replace(adam, corrected=not adam.corrected)
     if adam.weight_decay:
-        form = "weight decay as L2, added to the gradient (Adam)" if adam.decoupled else "decoupled weight decay (AdamW)"
+        form = (
+            "weight decay as L2, added to the gradient (Adam)" if adam.decoupled else "decoupled weight decay (AdamW)"
+        )
         yield "form of weight decay", form, replace(adam, decoupled=not adam.decoupled)
         yield "weight decay", "no weight decay", replace(adam, weight_decay=0.0)
     yield "epsilon's place", "eps inside of the square root", replace(adam, inside=True)
