@@ -90,6 +90,8 @@ def compare(
         for step in range(1, steps + 1):
             _step(report, step, sides[0], sides[1], rtol)
         if explain and report.first is not None:
+            for run in sides:
+                run.restore()  # modules run again with the weights that they ran with
             report.explanation = Explainer(sides[0], sides[1]).explain(report.first)
     return report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -9,6 +11,7 @@ from unittest import mock
 import numpy as np
 
 from minilm import random
+from minilm.ops import registry
 from minilm.ops.attention import Attention, drop_weights
 from minilm.ops.random import dropout_key, keep_mask
 from minilm.pytorch import as_array, is_torch_tensor, to_numpy
@@ -17,28 +20,16 @@ from minilm.testing.twins.calls import Call, Rewrite, Widened
 
 LOSS = ("x", "target", "weight", "size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
 
-# The arguments of PyTorch's functions in their order, under the names that `Call.inputs` has.
+# The arguments of PyTorch's functions in their order, under the names that `Call.inputs` has, where they are not
+# those of the operation of the same name in minilm.
 SIGNATURES = {
-    "add": ("x", "y"),
     "cross_entropy": LOSS,
-    "div": ("x", "y"),
     "dropout": ("x", "p", "training", "inplace"),
-    "gelu": ("x", "approximate"),
     "layer_norm": ("x", "normalized_shape", "weight", "bias", "eps"),
-    "linear": ("x", "weight", "bias"),
-    "masked_fill": ("x", "mask", "value"),
-    "matmul": ("x", "y"),
-    "mean": ("x", "dim"),
     "mse_loss": ("x", "target", "size_average", "reduce", "reduction"),
-    "mul": ("x", "y"),
     "nll_loss": LOSS,
     "rms_norm": ("x", "normalized_shape", "weight", "eps"),
     "scaled_dot_product_attention": ("q", "k", "v", "mask", "p", "causal", "scale"),
-    "softmax": ("x", "dim"),
-    "sqrt": ("x",),
-    "sub": ("x", "y"),
-    "sum": ("x", "dim"),
-    "where": ("condition", "x", "y"),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cross_entropy": {"reduction": "mean", "ignore_index": -100},
@@ -61,9 +52,21 @@ def plain_name(name: str) -> str:
     return name if name.startswith("__") else name.rstrip("_")
 
 
+@functools.cache
+def _arguments_of_ours(name: str) -> tuple[str, ...] | None:
+    """The arguments of minilm's operation of this name; None if there is none, or it takes any number."""
+    try:
+        op = registry.get(name)
+    except KeyError:
+        return None
+    composed = issubclass(op, registry.Composite)
+    names = tuple(inspect.signature(op.apply if composed else op.forward).parameters)
+    return None if op.signature.variadic else names[0 if composed else 1 :]
+
+
 def inputs_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of PyTorch's function `name` under the names that `Call.inputs` has, tensors as they are."""
-    order = SIGNATURES.get("matmul" if NAMES.get(name) == "matmul" else name)
+    order = SIGNATURES.get(name) or _arguments_of_ours("matmul" if NAMES.get(name) == "matmul" else name)
     places = order if order is not None and len(args) <= len(order) else tuple(f"x{i}" for i in range(len(args)))
     if NAMES.get(name) == "cast":
         places = ("x", *places[1:])
