@@ -1,4 +1,4 @@
-"""The `minilm` command: demo, train, generate, bench, info.
+"""The `minilm` command: demo, train, generate, bench, run-torch, info.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -163,6 +163,17 @@ def _find_benchmarks() -> None:
         if not (folder / "minilm_benchmarks").is_dir():
             raise UsageError("the benchmarks are not part of this installation")
         sys.path.append(str(folder))
+
+
+@app.command("run-torch", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_torch(
+    script: Annotated[Path, typer.Argument(help="A Python script that was written for PyTorch.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="What the script itself is given.")] = None,
+) -> None:
+    """Run a script that imports torch on minilm, unchanged: minilm run-torch SCRIPT.py ARGUMENTS."""
+    from minilm.compat.script import run_torch
+
+    raise typer.Exit(run_torch(script, arguments or ()))
 
 
 @app.command()

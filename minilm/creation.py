@@ -84,24 +84,24 @@ def full(size: Shape, fill_value: Any, dtype: Any = None, device: Any = "cpu", r
     return Tensor(Device(device).receive(array), requires_grad)
 
 
-def zeros_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(x: Tensor, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of x's shape and type."""
-    return full(x.shape, 0, dtype=dtype or x.dtype, device=x.device, requires_grad=requires_grad)
+    return full(x.shape, 0, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
-def ones_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(x: Tensor, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of x's shape and type."""
-    return full(x.shape, 1, dtype=dtype or x.dtype, device=x.device, requires_grad=requires_grad)
+    return full(x.shape, 1, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
-def full_like(x: Tensor, fill_value: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(x: Tensor, fill_value: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One value everywhere, in x's shape and type."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=x.device, requires_grad=requires_grad)
+    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
-def empty_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(x: Tensor, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of x's shape and type."""
-    return empty(x.shape, dtype=dtype or x.dtype, device=x.device, requires_grad=requires_grad)
+    return empty(x.shape, dtype=dtype or x.dtype, device=device or x.device, requires_grad=requires_grad)
 
 
 def arange(
@@ -119,14 +119,27 @@ def arange(
     return Tensor(Device(device).receive(array), requires_grad)
 
 
-def linspace(start: float, end: float, steps: int, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def linspace(
+    start: float, end: float, steps: int, dtype: Any = None, device: Any = "cpu", requires_grad: bool = False
+) -> Tensor:
     """`steps` numbers at equal distances from `start` to `end`, both included."""
-    return Tensor(np.linspace(start, end, steps, dtype=_floating(dtype)), requires_grad)
+    array = np.linspace(start, end, steps, dtype=_floating(dtype))
+    return Tensor(Device(device).receive(array), requires_grad)
 
 
-def eye(n: int, m: int | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, dtype: Any = None, device: Any = "cpu", requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal, zeros elsewhere: (n, m), m = n by default."""
-    return Tensor(np.eye(n, m, dtype=_floating(dtype)), requires_grad)
+    return Tensor(Device(device).receive(np.eye(n, m, dtype=_floating(dtype))), requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, device: Any = "cpu") -> Tensor:
+    """The rows and columns of the lower triangle of a (row, col) matrix, row by row: (2, N), int64."""
+    return Tensor(Device(device).receive(np.stack(np.tril_indices(row, offset, col))))
+
+
+def triu_indices(row: int, col: int, offset: int = 0, device: Any = "cpu") -> Tensor:
+    """The rows and columns of the upper triangle of a (row, col) matrix, row by row: (2, N), int64."""
+    return Tensor(Device(device).receive(np.stack(np.triu_indices(row, offset, col))))
 
 
 def shape_of(name: str, size: Sequence[Any]) -> tuple[int, ...]:

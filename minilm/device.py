@@ -26,15 +26,15 @@ def array_module(array: Any) -> ModuleType:
 
 
 class Device:
-    """The name of a place for arrays: `Device("cpu")`, `Device("cuda")`, `Device("cuda:1")`.
+    """The name of a place for arrays: `Device("cpu")`, `Device("cuda")`, `Device("cuda:1")`; None is the CPU.
 
     Errors: DeviceError for a name that means nothing here.
     """
 
     __slots__ = ("index", "type")
 
-    def __init__(self, name: str | Device) -> None:
-        kind, _, index = str(name).partition(":")
+    def __init__(self, name: str | Device | None) -> None:
+        kind, _, index = ("cpu" if name is None else str(name)).partition(":")
         if kind not in ("cpu", "cuda") or not (index == "" or index.isdecimal()):
             raise DeviceError(f"there is no device {str(name)!r}: the devices are 'cpu', 'cuda' and 'cuda:N'")
         self.type = kind

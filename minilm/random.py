@@ -164,22 +164,46 @@ def randint(
     return Tensor(Device(device).receive(drawn.astype(dtypes.checked(dtype or dtypes.int64))))
 
 
-def randperm(n: int, generator: Generator | None = None) -> Tensor:
+def randperm(n: int, generator: Generator | None = None, device: Any = "cpu") -> Tensor:
     """The numbers 0 ... n - 1 in random order, int64, (n,)."""
     if n < 0:
         raise ShapeError(f"randperm: a size cannot be negative: {n}")
     high, low = (generator or default_generator).bits(2 * n).reshape(2, n).astype(np.uint64)
-    return Tensor(np.argsort(high << np.uint64(32) | low, kind="stable"))
+    return Tensor(Device(device).receive(np.argsort(high << np.uint64(32) | low, kind="stable")))
 
 
-def rand_like(x: Tensor, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def rand_like(
+    x: Tensor,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
     """Uniform in [0, 1), in x's shape and type."""
-    return rand(x.shape, dtype=x.dtype, device=x.device, generator=generator, requires_grad=requires_grad)
+    return rand(
+        x.shape,
+        dtype=dtype or x.dtype,
+        device=device or x.device,
+        generator=generator,
+        requires_grad=requires_grad,
+    )
 
 
-def randn_like(x: Tensor, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def randn_like(
+    x: Tensor,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
     """Normal with mean 0 and standard deviation 1, in x's shape and type."""
-    return randn(x.shape, dtype=x.dtype, device=x.device, generator=generator, requires_grad=requires_grad)
+    return randn(
+        x.shape,
+        dtype=dtype or x.dtype,
+        device=device or x.device,
+        generator=generator,
+        requires_grad=requires_grad,
+    )
 
 
 def _floating(name: str, dtype: Any) -> np.dtype[Any]:

@@ -37,6 +37,9 @@ class TensorMethods:
     def add_(self, y: _Operand, alpha: _Float = 1) -> Tensor:
         """`add`, written over this tensor."""
 
+    def addmm(self, a: _Operand, b: _Operand, beta: _Float = 1, alpha: _Float = 1) -> Tensor:
+        """z = beta x + alpha a b, a product of matrices and what it is added to"""
+
     def all(self, dim: _Dim | None = None, keepdim: _Bool = False) -> Tensor:
         """z = whether every x is true (not 0) along `dim`"""
 
@@ -61,8 +64,14 @@ class TensorMethods:
     def argsort(self, dim: _Int = -1, descending: _Bool = False, stable: _Bool = True) -> Tensor:
         """The indices that sort x along `dim`; equals keep their order."""
 
+    def baddbmm(self, a: _Operand, b: _Operand, beta: _Float = 1, alpha: _Float = 1) -> Tensor:
+        """z_b = beta x_b + alpha a_b c_b for each of B pairs of matrices"""
+
     def bernoulli(self, generator: Generator | None = None) -> Tensor:
         """1 with probability x, else 0, for each element of x. Errors: ValueError for an x outside 0 ... 1."""
+
+    def bincount(self, weights: Any = None, minlength: _Int = 0) -> Tensor:
+        """How often each of 0, 1, ... occurs in x (N), or the sum of its weights. Errors: ValueError below 0."""
 
     def bitwise_and(self, y: _Operand) -> Tensor:
         """z = x & y, bit by bit; of bools their "and" """
@@ -100,6 +109,18 @@ class TensorMethods:
     def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
         """`clamp`, written over this tensor."""
 
+    def clamp_max(self, max: Any) -> Tensor:
+        """z = x, but at most `max`"""
+
+    def clamp_max_(self, max: Any) -> Tensor:
+        """`clamp_max`, written over this tensor."""
+
+    def clamp_min(self, min: Any) -> Tensor:
+        """z = x, but at least `min`"""
+
+    def clamp_min_(self, min: Any) -> Tensor:
+        """`clamp_min`, written over this tensor."""
+
     def clone(self) -> Tensor:
         """A copy in memory of its own, through which gradients flow."""
 
@@ -115,8 +136,14 @@ class TensorMethods:
     def cos_(self) -> Tensor:
         """`cos`, written over this tensor."""
 
+    def count_nonzero(self, dim: _Dim | None = None) -> Tensor:
+        """z = how many elements are not 0, along `dim`"""
+
     def cumsum(self, dim: _Int) -> Tensor:
         """z_i = x_1 + ... + x_i along `dim`;  dx = the sum of dz from i on"""
+
+    def diag(self, diagonal: _Int = 0) -> Tensor:
+        """Of a vector the matrix with it on the diagonal; of a matrix its diagonal."""
 
     def diagonal(self, offset: _Int = 0, dim1: _Int = 0, dim2: _Int = 1) -> Tensor:
         """The elements with index dim1 + offset = index dim2, as a new last axis."""
@@ -202,11 +229,27 @@ class TensorMethods:
     def index_add(self, dim: _Int, index: Any, source: Any) -> Tensor:
         """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
 
+    def index_add_(self, *args: Any, **options: Any) -> Tensor:
+        """`index_add`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
+
+    def index_fill(self, dim: _Int, index: Any, value: _Float) -> Tensor:
+        """x with the slices along `dim` at the positions in `index` (N) set to `value`."""
+
+    def index_fill_(self, *args: Any, **options: Any) -> Tensor:
+        """`index_fill`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
+
     def index_select(self, dim: _Int, index: Any) -> Tensor:
         """The slices of x along `dim` at the positions in `index` (N)."""
 
     def int(self) -> Tensor:
         """In int32; itself if it is already."""
+
+    @property
+    def is_cuda(self) -> Tensor:
+        """Whether it lies on a GPU."""
+
+    def isclose(self, y: _Operand, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: Any = False) -> Tensor:
+        """z = (|x - y| <= atol + rtol |y|)"""
 
     def isfinite(self) -> Tensor:
         """z = whether x is a finite number"""
@@ -226,14 +269,32 @@ class TensorMethods:
     def leaky_relu_(self, negative_slope: _Float = 0.01) -> Tensor:
         """`leaky_relu`, written over this tensor."""
 
+    def lerp(self, end: _Operand, weight: _Operand) -> Tensor:
+        """z = x + weight (end - x): a straight line from x at weight 0 to end at weight 1"""
+
+    def lerp_(self, end: _Operand, weight: _Operand) -> Tensor:
+        """`lerp`, written over this tensor."""
+
     def log(self) -> Tensor:
         """z = ln x;  dx = dz / x"""
+
+    def log10(self) -> Tensor:
+        """z = log10 x, exact for powers of 10;  dx = dz / (x ln 10)"""
+
+    def log10_(self) -> Tensor:
+        """`log10`, written over this tensor."""
 
     def log1p(self) -> Tensor:
         """z = ln(1 + x), exact near 0;  dx = dz / (1 + x)"""
 
     def log1p_(self) -> Tensor:
         """`log1p`, written over this tensor."""
+
+    def log2(self) -> Tensor:
+        """z = log2 x, exact for powers of 2;  dx = dz / (x ln 2)"""
+
+    def log2_(self) -> Tensor:
+        """`log2`, written over this tensor."""
 
     def log_(self) -> Tensor:
         """`log`, written over this tensor."""
@@ -249,6 +310,9 @@ class TensorMethods:
 
     def logical_or(self, y: _Operand) -> Tensor:
         """z = x or y"""
+
+    def logical_xor(self, y: _Operand) -> Tensor:
+        """z = whether just one of x and y is true, where 0 is false"""
 
     def logsumexp(self, dim: _Dim, keepdim: _Bool = False) -> Tensor:
         """z = ln sum e^x along `dim`;  dx = dz e^(x - z)"""
@@ -308,6 +372,12 @@ class TensorMethods:
     def mv(self, y: _Operand) -> Tensor:
         """z = x y for a matrix and a vector."""
 
+    def narrow(self, dim: _Dim, start: Any, length: Any) -> Tensor:
+        """`length` slices along `dim`, from `start` on; a view."""
+
+    def ndimension(self) -> Tensor:
+        """The number of axes."""
+
     def ne(self, y: _Operand) -> Tensor:
         """z = (x != y)"""
 
@@ -316,6 +386,24 @@ class TensorMethods:
 
     def neg_(self) -> Tensor:
         """`neg`, written over this tensor."""
+
+    def nelement(self) -> Tensor:
+        """The number of elements."""
+
+    def new_empty(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: _Bool = False) -> Tensor:
+        """`empty` in this element type and on this device unless others are given."""
+
+    def new_full(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: _Bool = False) -> Tensor:
+        """`full` in this element type and on this device unless others are given."""
+
+    def new_ones(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: _Bool = False) -> Tensor:
+        """`ones` in this element type and on this device unless others are given."""
+
+    def new_tensor(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: _Bool = False) -> Tensor:
+        """`tensor` in this element type and on this device unless others are given."""
+
+    def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: _Bool = False) -> Tensor:
+        """`zeros` in this element type and on this device unless others are given."""
 
     def nonzero(self) -> Tensor:
         """The positions of what is not 0, one row (ndim) each."""
@@ -341,6 +429,12 @@ class TensorMethods:
     def prod(self, dim: _Int | None = None, keepdim: _Bool = False) -> Tensor:
         """z = product of x along `dim` (everything by default)"""
 
+    def reciprocal(self) -> Tensor:
+        """z = 1 / x"""
+
+    def reciprocal_(self) -> Tensor:
+        """`reciprocal`, written over this tensor."""
+
     def relu(self) -> Tensor:
         """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
 
@@ -353,8 +447,14 @@ class TensorMethods:
     def repeat(self, *repeats: _Ints) -> Tensor:
         """The whole of x repeated along each axis, copied; more numbers than axes make new ones in front."""
 
+    def repeat_interleave(self, repeats: _Ints, dim: _Dim | None = None) -> Tensor:
+        """Each slice along `dim` repeated in place: `repeats` times, or as often as a tensor (N) says for each."""
+
     def reshape(self, *shape: _Ints) -> Tensor:
         """The same elements in the same order under another shape; one size may be -1."""
+
+    def reshape_as(self, other: _Array) -> Tensor:
+        """x in the shape of `other`."""
 
     def roll(self, shifts: _Ints, dims: _Ints | None = None) -> Tensor:
         """The elements moved on by `shifts` along `dims`, those that fall off coming in at the front."""
@@ -374,8 +474,20 @@ class TensorMethods:
     def scatter(self, dim: _Int, index: Any, src: Any) -> Tensor:
         """x with src[i][j] written to z[i][index[i][j]] for dim = 1, and so on; src may be a number."""
 
+    def scatter_(self, *args: Any, **options: Any) -> Tensor:
+        """`scatter`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
+
     def scatter_add(self, dim: _Int, index: Any, src: Any) -> Tensor:
         """x with src[i][j] added at z[i][index[i][j]] for dim = 1, and so on."""
+
+    def scatter_add_(self, *args: Any, **options: Any) -> Tensor:
+        """`scatter_add`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
+
+    def select(self, dim: _Dim, index: Any) -> Tensor:
+        """The slice number `index` along `dim`, without that axis; a view."""
+
+    def short(self) -> Tensor:
+        """In int16; itself if it is already."""
 
     def sigmoid(self) -> Tensor:
         """z = 1 / (1 + e^-x);  dx = dz z (1 - z)"""
@@ -433,6 +545,9 @@ class TensorMethods:
     ) -> Tensor:
         """z = sqrt(var);  where the variance is 0 the gradient is 0, not infinite, as in PyTorch"""
 
+    def stride(self, dim: _Int | None = None) -> Tensor:
+        """How many elements lie between neighbours along each axis, or along `dim`."""
+
     def sub(self, y: _Operand, alpha: _Float = 1) -> Tensor:
         """z = x - alpha y"""
 
@@ -441,6 +556,12 @@ class TensorMethods:
 
     def sum(self, dim: _Dim | None = None, keepdim: _Bool = False, dtype: Any = None) -> Tensor:
         """z = sum of x along `dim` (all axes by default);  dx = dz, repeated"""
+
+    def swapaxes(self, axis0: Any, axis1: Any) -> Tensor:
+        """`transpose` by NumPy's name: the axes axis0 and axis1 exchanged."""
+
+    def t(self) -> Tensor:
+        """The transpose of a matrix; a vector as it is."""
 
     def take_along_dim(self, indices: _Array, dim: _Int | None = None) -> Tensor:
         """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
@@ -451,11 +572,17 @@ class TensorMethods:
     def tanh_(self) -> Tensor:
         """`tanh`, written over this tensor."""
 
+    def tile(self, *dims: _Ints) -> Tensor:
+        """The whole of x repeated along each axis, as `repeat` does; fewer numbers than axes mean the last axes."""
+
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """In another element type and/or on another device: `t.to(ml.float64)`, `t.to("cpu")`; itself if unchanged."""
 
     def topk(self, k: _Int, dim: _Int = -1, largest: _Bool = True, sorted: _Bool = True) -> Sorted:
         """The k largest (or smallest) elements along `dim`, in order, and where each was."""
+
+    def trace(self) -> Tensor:
+        """z = the sum of the diagonal"""
 
     def transpose(self, dim0: _Int, dim1: _Int) -> Tensor:
         """The axes dim0 and dim1 exchanged."""
@@ -463,8 +590,14 @@ class TensorMethods:
     def tril(self, diagonal: _Int = 0) -> Tensor:
         """The lower triangle: zero where column > row + diagonal."""
 
+    def tril_(self, diagonal: _Int = 0) -> Tensor:
+        """`tril`, written over this tensor."""
+
     def triu(self, diagonal: _Int = 0) -> Tensor:
         """The upper triangle: zero where column < row + diagonal."""
+
+    def triu_(self, diagonal: _Int = 0) -> Tensor:
+        """`triu`, written over this tensor."""
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the element type of `other`."""
@@ -472,8 +605,14 @@ class TensorMethods:
     def unbind(self, dim: _Int = 0) -> tuple[Tensor, ...]:
         """The slices along `dim`, without that axis; views."""
 
+    def unflatten(self, dim: _Dim, sizes: Any) -> Tensor:
+        """The axis `dim` as several of `sizes`, one of which may be -1."""
+
     def uniform_(self, a: _Float = 0.0, b: _Float = 1.0, generator: Generator | None = None) -> Tensor:
         """Fill with uniform numbers from a up to b."""
+
+    def unique(self, sorted: _Bool = True, return_inverse: _Bool = False, return_counts: _Bool = False) -> Tensor:
+        """The different elements of x in rising order, (N); with where each element of x went and how often it ..."""
 
     def unsqueeze(self, dim: _Int) -> Tensor:
         """With a new axis of size 1 at `dim`."""
@@ -485,6 +624,9 @@ class TensorMethods:
 
     def view(self, *shape: _Ints) -> Tensor:
         """`reshape` that never copies."""
+
+    def view_as(self, other: _Array) -> Tensor:
+        """x as a view in the shape of `other`."""
 
     def where(self, condition: Any, other: Any) -> Tensor:
         """Its own elements where `condition` holds, else those of `other`."""

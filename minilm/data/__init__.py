@@ -3,7 +3,7 @@
 from minilm.data import corpora
 from minilm.data.blocks import CausalBlocks, train_validation_split
 from minilm.data.collate import default_collate
-from minilm.data.dataset import Dataset, Subset, TensorDataset, random_split
+from minilm.data.dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from minilm.data.loader import DataLoader
 from minilm.data.sampler import (
     BatchSampler,
@@ -16,6 +16,7 @@ from minilm.data.tokenfile import TokenFile, tokenize_file, write_tokens
 __all__ = [
     "BatchSampler",
     "CausalBlocks",
+    "ConcatDataset",
     "DataLoader",
     "Dataset",
     "RandomBatchSampler",

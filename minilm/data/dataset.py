@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 from minilm.data.draws import Purpose, generator
@@ -56,6 +58,27 @@ class Subset(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+class ConcatDataset(Dataset[Item]):
+    """The items of several datasets, one dataset after the other. Errors: DataError if there is none."""
+
+    def __init__(self, datasets: Sequence[Dataset[Item]]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise DataError("ConcatDataset: the list of datasets is empty")
+        self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
+
+    def __getitem__(self, index: int, /) -> Item:
+        total = len(self)
+        if not -total <= index < total:
+            raise IndexError(f"ConcatDataset: there is no item {index} among {total}")
+        index %= total
+        number = bisect_right(self.cumulative_sizes, index)
+        return self.datasets[number][index - (self.cumulative_sizes[number - 1] if number else 0)]
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
 
 
 def random_split(dataset: Dataset[Item], lengths: Sequence[int] | Sequence[float], seed: int = 0) -> list[Subset[Item]]:

@@ -9,11 +9,19 @@ from minilm.tensor import Tensor
 
 
 class ReLU(Module):
-    """y = max(x, 0): (...) -> (...). Nair & Hinton 2010."""
+    """y = max(x, 0): (...) -> (...), written over x if `inplace`. Nair & Hinton 2010."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return F.relu(x)
+        return x.relu_() if self.inplace else F.relu(x)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return "inplace=True" if self.inplace else ""
 
 
 class LeakyReLU(Module):
@@ -30,6 +38,30 @@ class LeakyReLU(Module):
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""
         return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """y = x where x > 0, else alpha (e^x - 1): (...) -> (...). Clevert, Unterthiner & Hochreiter 2016."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        """The module's own settings, for its line in `repr`."""
+        return f"alpha={self.alpha}"
+
+
+class LogSigmoid(Module):
+    """y = log sigmoid(x): (...) -> (...)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.logsigmoid(x)
 
 
 class GELU(Module):

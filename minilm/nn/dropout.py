@@ -14,8 +14,10 @@ class Dropout(Module):
     In evaluation y = x. Source: Srivastava et al. 2014, with the scaling moved to training.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
+        if inplace:
+            raise ConfigError("Dropout: there is no inplace=True; what it would save, the graph keeps anyway")
         if not 0 <= p <= 1:
             raise ConfigError(f"Dropout: p must lie between 0 and 1, not {p}")
         self.p = p

@@ -13,16 +13,41 @@ from typing import Any
 from minilm import ops
 from minilm.device import array_module
 from minilm.errors import ShapeError
-from minilm.ops.activation import gelu, silu, softplus
+from minilm.modes import no_grad
+from minilm.ops.activation import elu, gelu, logsigmoid, silu, softplus
 from minilm.ops.arrange import pad
 from minilm.ops.attention import scaled_dot_product_attention, self_attention
+from minilm.ops.conv import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    conv1d,
+    conv2d,
+    fold,
+    max_pool1d,
+    max_pool2d,
+    unfold,
+)
+from minilm.ops.derived import cosine_similarity, normalize
 from minilm.ops.embedding import embedding
 from minilm.ops.indexing import one_hot
-from minilm.ops.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss
+from minilm.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from minilm.ops.loss import linear_cross_entropy as _linear_cross_entropy
 from minilm.ops.matmul import linear, linear_gelu
 from minilm.ops.norm import add_layer_norm as _add_layer_norm
 from minilm.ops.norm import add_rms_norm as _add_rms_norm
+from minilm.ops.norm import batch_moments
+from minilm.ops.norm import batch_norm as _batch_norm
 from minilm.ops.norm import layer_norm as _layer_norm
 from minilm.ops.norm import rms_norm as _rms_norm
 from minilm.ops.pointwise import sigmoid, tanh
@@ -32,21 +57,38 @@ from minilm.ops.softmax import log_softmax, softmax
 from minilm.tensor import Tensor
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
     "add_layer_norm",
     "add_rms_norm",
+    "avg_pool1d",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "conv1d",
+    "conv2d",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "elu",
     "embedding",
+    "fold",
     "gelu",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
     "linear_cross_entropy",
     "linear_gelu",
     "log_softmax",
+    "logsigmoid",
+    "max_pool1d",
+    "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
     "relu",
@@ -55,9 +97,11 @@ __all__ = [
     "self_attention",
     "sigmoid",
     "silu",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "tanh",
+    "unfold",
 ]
 
 
@@ -104,6 +148,36 @@ def add_layer_norm(
     rows, weight, bias = _as_rows("add_layer_norm", x, normalized_shape, weight, bias)
     total, y = _add_layer_norm(rows, _like(rows, residual, x), weight, bias, eps)
     return _back(total, x), _back(y, x)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias for each channel: (B, C, ...) -> the same.
+
+    In training mean and var are the batch's own, and the running ones move towards them in place, by the share
+    `momentum`; else the running ones serve. Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    Errors: ShapeError for rows of another length than C, or a batch with one value a channel.
+    """
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ShapeError("batch_norm: outside of training a running mean and variance are needed")
+        return _batch_norm(input, weight, bias, eps, (running_mean, running_var))
+    mean, var = batch_moments(input)
+    y = _batch_norm(input, weight, bias, eps, (mean, var))
+    if running_mean is not None and running_var is not None:
+        count = input.numel() // input.shape[1]
+        with no_grad():
+            running_mean.copy_(running_mean * (1 - momentum) + mean * momentum)
+            running_var.copy_(running_var * (1 - momentum) + var * (momentum * count / (count - 1)))
+    return y
 
 
 def linear_cross_entropy(

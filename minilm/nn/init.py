@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minilm import random
 from minilm.errors import ConfigError, ShapeError
 from minilm.modes import no_grad
@@ -29,6 +31,51 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
     drawn.array *= std
     drawn.array += mean
     return _set(tensor, drawn)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
+) -> Tensor:
+    """Normal with this mean and standard deviation, but only from a to b: what lies outside is drawn again.
+
+    Errors: ConfigError for a negative std, or an interval that less than one in a thousand would hit.
+    """
+    inside = _below((b - mean) / std) - _below((a - mean) / std) if std > 0 else 0.0
+    if not inside >= 1e-3:
+        raise ConfigError(f"trunc_normal_: from {a} to {b} lies too little of a normal with mean {mean}, std {std}")
+    drawn = tensor.detach().clone()
+    normal_(drawn, mean, std, generator)
+    while (outside := (drawn.array < a) | (drawn.array > b)).any():
+        again = random.randn(int(outside.sum()), dtype=tensor.dtype, generator=generator)
+        drawn.array[outside] = again.array * std + mean
+    return _set(tensor, drawn)
+
+
+def _below(x: float) -> float:
+    """The share of the normal distribution below x."""
+    return (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """Rows (or columns, if there are fewer) of length `gain` at right angles: Saxe, McClelland & Ganguli 2014.
+
+    The axes behind the first count as one. Errors: ShapeError for a vector.
+    """
+    if tensor.ndim < 2 or not tensor.numel():
+        raise ShapeError(f"orthogonal_: a tensor of two axes or more with elements was expected, not {tensor.shape}")
+    rows = tensor.shape[0]
+    drawn = random.randn(rows, tensor.numel() // rows, generator=generator, dtype=np.float64).array
+    q, r = np.linalg.qr(drawn if drawn.shape[0] >= drawn.shape[1] else drawn.T)
+    q *= np.sign(np.diag(r))  # else not every rotation would be as likely
+    q = q if drawn.shape[0] >= drawn.shape[1] else q.T
+    return _set(tensor, Tensor((gain * q).astype(tensor.dtype).reshape(tensor.shape)))
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Ones on the diagonal of a matrix, zeros elsewhere. Errors: ShapeError for other axes."""
+    if tensor.ndim != 2:
+        raise ShapeError(f"eye_: a matrix was expected, not {tensor.shape}")
+    return _set(tensor, Tensor(np.eye(*tensor.shape, dtype=tensor.dtype)))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

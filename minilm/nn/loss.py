@@ -76,6 +76,64 @@ class MSELoss(_Loss):
         return F.mse_loss(x, target, reduction=self.reduction)
 
 
+class L1Loss(_Loss):
+    """loss = |x - target|: (...), (...) -> () or, without reduction, (...)."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """See the class."""
+        return F.l1_loss(x, target, reduction=self.reduction)
+
+
+class SmoothL1Loss(_Loss):
+    """loss = d^2 / (2 beta) where d = |x - target| < beta, else d - beta / 2: (...), (...) -> (). Girshick 2015."""
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        if not beta > 0:
+            raise ConfigError(f"SmoothL1Loss: beta must be above 0, not {beta}")
+        self.beta = beta
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """See the class."""
+        return F.smooth_l1_loss(x, target, reduction=self.reduction, beta=self.beta)
+
+
+class KLDivLoss(_Loss):
+    """loss = target (log target - x) of logarithms x: (...), (...) -> (); see `ops.loss.KlDiv`.
+
+    Args:
+        reduction: "batchmean" too: the sum divided by the first axis's size, which is the divergence's mean.
+        log_target: the target holds logarithms as well.
+    """
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__("mean" if reduction == "batchmean" else reduction)
+        self.reduction, self.log_target = reduction, log_target
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """See the class."""
+        return F.kl_div(x, target, reduction=self.reduction, log_target=self.log_target)
+
+
+class BCELoss(_Loss):
+    """loss = -target log x - (1 - target) log(1 - x) of probabilities x: (...), (...) -> ().
+
+    Args:
+        weight: what each element counts; broadcast.
+    """
+
+    def __init__(self, weight: Tensor | None = None, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """See the class."""
+        return F.binary_cross_entropy(x, target, weight=self.weight, reduction=self.reduction)
+
+
 class BCEWithLogitsLoss(_Loss):
     """loss = -target log sigmoid(x) - (1 - target) log(1 - sigmoid(x)): (...), (...) -> ().
 

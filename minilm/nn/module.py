@@ -321,6 +321,14 @@ class Module:
                 tensor.grad = Tensor(gradient)
         return self
 
+    def cpu(self: M) -> M:
+        """All parameters and buffers on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self: M) -> M:
+        """All parameters and buffers on the GPU. Errors: DeviceError that says what is missing."""
+        return self.to("cuda")
+
     def double(self: M) -> M:
         """Floating parameters and buffers as float64."""
         return self.to(dtypes.float64)
@@ -393,6 +401,7 @@ def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Device | Non
     """The device and the element type that `to(...)` was given, None for what was not."""
     device: Device | None = None
     dtype: np.dtype[Any] | None = None
+    kwargs.pop("non_blocking", None)  # to wait or not makes no difference to what comes out
     if set(kwargs) - {"device", "dtype"}:
         raise TypeError(f"to: device and dtype can be given by name, not {', '.join(kwargs)}")
     for target in (*args, *kwargs.values()):

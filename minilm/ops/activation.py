@@ -6,9 +6,9 @@ import math
 
 from minilm import kernels
 from minilm.device import array_module
-from minilm.ops.pointwise import erf, sigmoid, tanh
-from minilm.ops.registry import Fused, Primitive, options
-from minilm.ops.selection import where
+from minilm.ops.pointwise import erf, expm1, sigmoid, tanh
+from minilm.ops.registry import Composite, Fused, Primitive, options
+from minilm.ops.selection import minimum, relu, where
 
 UNARY = "(...) -> (...)"
 
@@ -92,4 +92,31 @@ class Softplus(Primitive, shapes=UNARY, dtypes="float"):
         return where(a > ctx.threshold, dz, dz * sigmoid(a))
 
 
+class Elu(Composite, shapes=UNARY, smooth=False, method=False):
+    """z = x where x > 0, else alpha (e^x - 1)
+
+    Source: Clevert, Unterthiner & Hochreiter 2016, equation 1.
+    """
+
+    domain = "nonzero"
+    samples = options(alpha=[1.0, 0.3])
+
+    def definition(x, alpha=1.0):
+        return relu(x) + expm1(minimum(x, 0)) * alpha  # the exponential sees no large x
+
+    def torch(torch, x, alpha=1.0):
+        return torch.nn.functional.elu(x, alpha)
+
+
+class Logsigmoid(Composite, shapes=UNARY, method=False):
+    """z = ln s(x) = -ln(1 + e^-x) with the sigmoid s, exact where s(x) rounds to 0"""
+
+    def definition(x):
+        return -softplus(-x, 1.0, math.inf)
+
+    def torch(torch, x):
+        return torch.nn.functional.logsigmoid(x)
+
+
 gelu, silu, softplus = Gelu.apply, Silu.apply, Softplus.apply
+elu, logsigmoid = Elu.apply, Logsigmoid.apply

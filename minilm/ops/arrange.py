@@ -173,7 +173,7 @@ class Roll(Primitive, shapes=SHAPE, dtypes="keep"):
         return roll(dz, ctx.back, ctx.dims)
 
 
-class Tril(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep"):
+class Tril(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep", inplace=True):
     """The lower triangle: zero where column > row + diagonal."""
 
     samples = options(diagonal=[0, 1, -2])
@@ -186,7 +186,7 @@ class Tril(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep"):
         return tril(dz, ctx.diagonal)
 
 
-class Triu(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep"):
+class Triu(Primitive, shapes="(..., N, M) -> (..., N, M)", dtypes="keep", inplace=True):
     """The upper triangle: zero where column < row + diagonal."""
 
     samples = options(diagonal=[0, 1, -2])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops import indexing, inplace, registry, selection
+from minilm.ops import derived, indexing, inplace, registry, selection
 from minilm.tensor import Tensor
 
 # Python's operators and the operations behind them.
@@ -47,7 +47,18 @@ def _where(self: Tensor, condition: Any, other: Any) -> Any:
     return selection.where(condition, self, other)
 
 
-METHODS: dict[str, Any] = {"where": _where}
+METHODS: dict[str, Any] = {
+    "where": _where,
+    "index_fill": derived.index_fill,
+    "unique": derived.unique,
+    "bincount": derived.bincount,
+    **{
+        f"{function.__name__}_": inplace.by_function(function)
+        for function in (
+            indexing.scatter, indexing.scatter_add, indexing.index_add, derived.index_fill,
+        )
+    },
+}  # fmt: skip
 
 
 def attach_all() -> None:

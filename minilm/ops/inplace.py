@@ -217,3 +217,16 @@ def zero_(self: Tensor) -> Tensor:
     check_writable(self, "zero_")
     zero = wrap(array_module(self.array).zeros((), self.dtype))
     return overwrite(self, Copy.apply(self, zero), "zero_")
+
+
+def by_function(function: Any) -> Any:
+    """The method `name_` for a function `name(x, ...)` that is no operation of its own, such as `scatter`."""
+    name = function.__name__ + "_"
+
+    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        check_writable(self, name)
+        return overwrite(self, function(self, *args, **options), name)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"`{function.__name__}`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."
+    return method

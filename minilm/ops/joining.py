@@ -6,9 +6,9 @@ from typing import Any
 
 from minilm.device import array_module
 from minilm.errors import ShapeError
-from minilm.ops.arrange import unsqueeze
+from minilm.ops.arrange import pad, transpose, unsqueeze
 from minilm.ops.registry import Composite, Primitive, sample
-from minilm.ops.shape import _axis
+from minilm.ops.shape import _axis, expand, reshape
 
 
 class Cat(Primitive, shapes="(?)* -> (?)", method=False):
@@ -127,3 +127,39 @@ def stack(tensors: Any, dim: int = 0) -> Any:
     if not tensors:
         raise ShapeError("stack: the list of tensors is empty")
     return Stack.apply(*tensors, dim=dim)
+
+
+def hstack(tensors: Any) -> Any:
+    """The tensors side by side: `cat` along axis 1, of vectors along their only one."""
+    return cat(tensors, 0 if len(tensors[0].shape) <= 1 else 1)
+
+
+def vstack(tensors: Any) -> Any:
+    """The tensors below each other: `cat` along axis 0, with vectors as rows."""
+    return cat([unsqueeze(x, 0) if len(x.shape) == 1 else x for x in tensors])
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> Any:
+    """A grid of the points that N vectors span: N tensors, the i-th with the i-th coordinate of each point.
+
+    Args:
+        indexing: "ij": the i-th vector along axis i; "xy": the first two axes exchanged, as pictures have them.
+    """
+    if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)):
+        tensors = tuple(tensors[0])
+    if indexing not in ("ij", "xy"):
+        raise ShapeError(f"meshgrid: indexing is 'ij' or 'xy', not {indexing!r}")
+    sizes, grid = tuple(len(x) for x in tensors), []
+    for axis, x in enumerate(tensors):
+        wide = expand(reshape(x, (1,) * axis + (-1,) + (1,) * (len(sizes) - axis - 1)), sizes)
+        grid.append(transpose(wide, 0, 1) if indexing == "xy" and len(sizes) > 1 else wide)
+    return tuple(grid)
+
+
+def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float = 0.0) -> Any:
+    """Sequences (T_i, ...) of different lengths as one batch, filled up at the ends: (T, B, ...) or (B, T, ...)."""
+    if not len(sequences):
+        raise ShapeError("pad_sequence: the list of sequences is empty")
+    longest = max(x.shape[0] for x in sequences)
+    ends = [pad(x, (0, 0) * (len(x.shape) - 1) + (0, longest - x.shape[0]), value=padding_value) for x in sequences]
+    return stack(ends, 0 if batch_first else 1)

@@ -13,15 +13,17 @@ from minilm.ops.activation import softplus
 from minilm.ops.arrange import movedim, unsqueeze
 from minilm.ops.indexing import take_along_dim
 from minilm.ops.matmul import linear
-from minilm.ops.pointwise import square
+from minilm.ops.pointwise import exp, log, square
 from minilm.ops.reduction import mean, sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, options, sample
-from minilm.ops.selection import where
+from minilm.ops.selection import abs, clamp, where  # noqa: A004
 from minilm.ops.shape import reshape
 from minilm.ops.softmax import log_softmax
 from minilm.tensor import Tensor
 
 # N rows of V scores each.
+
+LEAST = math.exp(-100)  # what a logarithm sees of a probability 0
 
 
 class CrossEntropyRows(
@@ -206,6 +208,90 @@ class MseLoss(Composite, shapes="(...), (...) -> (?)", method=False):
         return torch.nn.functional.mse_loss(*torch.broadcast_tensors(x, target), reduction=reduction)
 
 
+class L1Loss(Composite, shapes="(...), (...) -> (?)", method=False, smooth=False):
+    """loss = |x - target|, averaged, added ("sum") or as it is ("none")"""
+
+    domain = "distinct"
+    samples = options(reduction=["mean", "sum", "none"])
+
+    def definition(x, target, reduction="mean"):
+        return _as_wanted("l1_loss", abs(x - target), reduction)
+
+    def torch(torch, x, target, reduction="mean"):
+        return torch.nn.functional.l1_loss(*torch.broadcast_tensors(x, target), reduction=reduction)
+
+
+class SmoothL1Loss(Composite, shapes="(...), (...) -> (?)", method=False, smooth=False):
+    """loss = d^2 / (2 beta) where d = |x - target| < beta, else d - beta / 2
+
+    Source: Girshick 2015, equation 3; with beta = 1 the loss of Huber 1964.
+    """
+
+    domain = "distinct"
+    samples = [sample((2, 3, 5), (2, 3, 5), reduction=r, beta=b) for r, b in (("mean", 1.0), ("none", 0.7))]
+
+    def definition(x, target, reduction="mean", beta=1.0):
+        d = abs(x - target)
+        return _as_wanted("smooth_l1_loss", where(d < beta, square(d) / (2 * beta), d - beta / 2), reduction)
+
+    def torch(torch, x, target, reduction="mean", beta=1.0):
+        return torch.nn.functional.smooth_l1_loss(x, target, reduction=reduction, beta=beta)
+
+
+class KlDiv(Composite, shapes="(...), (...) -> (?)", method=False):
+    """loss = target (ln target - x), where x holds logarithms of probabilities; 0 where the target is 0
+
+    The divergence of Kullback & Leibler 1951, equation 2.4, summed by "batchmean" and divided by the first axis's
+    size; "mean" divides by the number of elements, "sum" and "none" by nothing. With `log_target` the target holds
+    logarithms too.
+    """
+
+    domain = ("normal", "probability")
+    samples = [
+        *[sample((2, 3), (2, 3), reduction=r) for r in ("mean", "sum", "none", "batchmean")],
+        sample((2, 3), (2, 3), reduction="none", log_target=True),
+    ]
+
+    def definition(x, target, reduction="mean", log_target=False):
+        if log_target:
+            loss = exp(target) * (target - x)
+        else:
+            nothing = target == 0
+            loss = where(nothing, 0.0, target * (log(where(nothing, 1.0, target)) - x))
+        return sum(loss) / x.shape[0] if reduction == "batchmean" else _as_wanted("kl_div", loss, reduction)
+
+    def torch(torch, x, target, reduction="mean", log_target=False):
+        import warnings
+
+        with warnings.catch_warnings():  # PyTorch's advice to prefer "batchmean"
+            warnings.simplefilter("ignore")
+            return torch.nn.functional.kl_div(
+                *torch.broadcast_tensors(x, target), reduction=reduction, log_target=log_target
+            )
+
+
+class BinaryCrossEntropy(Composite, shapes="(...), (...), (?) -> (?)", method=False, constants=("weight",)):
+    """loss = -target ln x - (1 - target) ln(1 - x) of probabilities x, times `weight`; no logarithm is below -100"""
+
+    domain = "probability"
+    samples = [
+        *[sample((2, 3), (2, 3), None, reduction=r) for r in ("mean", "sum", "none")],
+        sample((2, 3), (2, 3), (3,)),
+    ]
+
+    def definition(x, target, weight=None, reduction="mean"):
+        if tuple(x.shape) != tuple(target.shape):
+            raise ShapeError(
+                f"binary_cross_entropy: x {tuple(x.shape)} and target {tuple(target.shape)} differ in shape"
+            )
+        sure, unsure = log(clamp(x, LEAST)), log(clamp(1 - x, LEAST))
+        loss = -(target * sure + (1 - target) * unsure)
+        return _as_wanted("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
+
+    def torch(torch, x, target, weight=None, reduction="mean"):
+        return torch.nn.functional.binary_cross_entropy(x, target, weight, reduction=reduction)
+
+
 class BinaryCrossEntropyWithLogits(
     Composite, shapes="(...), (...), (?), (?) -> (?)", method=False, constants=("weight", "pos_weight")
 ):
@@ -238,6 +324,9 @@ class BinaryCrossEntropyWithLogits(
 
 
 cross_entropy, nll_loss, mse_loss = CrossEntropy.apply, NllLoss.apply, MseLoss.apply
+l1_loss, smooth_l1_loss, kl_div, binary_cross_entropy = (
+    L1Loss.apply, SmoothL1Loss.apply, KlDiv.apply, BinaryCrossEntropy.apply
+)  # fmt: skip
 linear_cross_entropy = LinearCrossEntropy.apply
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from minilm import kernels
 from minilm.errors import ShapeError
 from minilm.ops.pointwise import rsqrt, square
-from minilm.ops.reduction import mean, sum  # noqa: A004
-from minilm.ops.registry import Fused, options, sample
+from minilm.ops.reduction import mean, sum, var  # noqa: A004
+from minilm.ops.registry import Composite, Fused, options, sample
 from minilm.ops.shape import reshape
 
 
@@ -186,6 +186,46 @@ class AddRmsNorm(Fused, shapes="(..., C), (..., C), (C) -> (..., C), (..., C)", 
         return total, torch.nn.functional.rms_norm(total, x.shape[-1:], weight, eps)
 
 
+class BatchNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method=False):
+    """Give each channel mean 0 and variance 1 over the batch and all places, then scale and shift it.
+
+        y = (x - mean) rstd weight + bias,    rstd = 1 / sqrt(var + eps)
+
+    `moments` gives other means and variances than the batch's own (var divided by N), each (C).
+
+    Source: Ioffe & Szegedy 2015, algorithm 1. Errors: ShapeError for rows of another length.
+    """
+
+    samples = [
+        *[sample((2, 3, 5, 7), (3,), (3,), eps=eps) for eps in (1e-5, 1e-1)],
+        sample((5, 3), None, None),
+        sample((2, 3, 5), (3,), None),
+    ]
+
+    def definition(x, weight=None, bias=None, eps=1e-5, moments=None):
+        means, variances = batch_moments(x) if moments is None else moments
+        place = (x.shape[1],) + (1,) * (len(x.shape) - 2)  # beside the axes of x
+        for name, row in (("mean", means), ("var", variances), ("weight", weight), ("bias", bias)):
+            if row is not None and tuple(row.shape) != place[:1]:
+                raise ShapeError(
+                    f"batch_norm: {name} {tuple(row.shape)} for the {place[0]} channels of {tuple(x.shape)}"
+                )
+        y = (x - reshape(means, place)) * rsqrt(reshape(variances, place) + eps)
+        y = y if weight is None else y * reshape(weight, place)
+        return y if bias is None else y + reshape(bias, place)
+
+    def torch(torch, x, weight=None, bias=None, eps=1e-5):
+        return torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+
+def batch_moments(x: Any) -> tuple[Any, Any]:
+    """The mean and variance of each channel of x (B, C, ...): (C) and (C). Errors: ShapeError without two values."""
+    if len(x.shape) < 2 or math.prod(x.shape) // max(x.shape[1], 1) < 2:
+        raise ShapeError(f"batch_norm: a variance needs more than one value for each channel of (B, C, ...): {x.shape}")
+    axes = (0, *range(2, len(x.shape)))
+    return mean(x, axes), var(x, axes, 0)
+
+
 def _one_shape(name: str, x: Any, residual: Any) -> None:
     if x.shape != residual.shape:
         raise ShapeError(f"{name}: x {x.shape} and residual {residual.shape} must have one shape")
@@ -196,5 +236,5 @@ def _over_rows(x: Any) -> Any:
     return sum(reshape(x, (math.prod(x.shape[:-1]), x.shape[-1])), 0)
 
 
-layer_norm, rms_norm = LayerNorm.apply, RmsNorm.apply
+layer_norm, rms_norm, batch_norm = LayerNorm.apply, RmsNorm.apply, BatchNorm.apply
 add_layer_norm, add_rms_norm = AddLayerNorm.apply, AddRmsNorm.apply

@@ -10,7 +10,7 @@ import math
 
 from minilm import kernels
 from minilm.device import array_module
-from minilm.ops.registry import Primitive, options
+from minilm.ops.registry import Composite, Primitive, options
 from minilm.ops.selection import eq, floor, ge, logical_and, refuse_zero, where
 
 BINARY = "(...), (...) -> (...)"
@@ -276,6 +276,46 @@ class Log1p(Primitive, shapes=UNARY, dtypes="float", inplace=True):
 
 
 log1p = Log1p.apply
+
+
+class Log2(Primitive, shapes=UNARY, dtypes="float", inplace=True):
+    """z = log2 x, exact for powers of 2;  dx = dz / (x ln 2)"""
+
+    domain = "positive"
+
+    def forward(ctx, x):
+        ctx.save(x)
+        return array_module(x).log2(x)
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        return dz / (x * math.log(2))
+
+
+class Log10(Primitive, shapes=UNARY, dtypes="float", inplace=True):
+    """z = log10 x, exact for powers of 10;  dx = dz / (x ln 10)"""
+
+    domain = "positive"
+
+    def forward(ctx, x):
+        ctx.save(x)
+        return array_module(x).log10(x)
+
+    def backward(ctx, dz):
+        (x,) = ctx.saved
+        return dz / (x * math.log(10))
+
+
+class Reciprocal(Composite, shapes=UNARY, inplace=True):
+    """z = 1 / x"""
+
+    domain = "nonzero"
+
+    def definition(x):
+        return 1 / x
+
+
+log2, log10, reciprocal = Log2.apply, Log10.apply, Reciprocal.apply
 
 
 class Sin(Primitive, shapes=UNARY, dtypes="float", inplace=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm import dtypes
+from minilm import creation, dtypes
 from minilm.device import Device, array_module
 from minilm.errors import ShapeError
 from minilm.ops.registry import Primitive, sample
@@ -132,7 +132,10 @@ permute, expand = Permute.apply, Expand.apply
 def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """In another element type and/or on another device: `t.to(ml.float64)`, `t.to("cpu")`; itself if unchanged."""
     result = self
+    kwargs.pop("non_blocking", None)  # to wait or not makes no difference to what comes out
     for target in (*args, *kwargs.values()):
+        if target is None:
+            continue
         if isinstance(target, Device) or (isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda")):
             moved = Device(target).receive(result.array)
             result = result if moved is result.array else Tensor(moved, result.requires_grad)
@@ -173,6 +176,28 @@ def _matrices_transposed(self: Tensor) -> Tensor:
     return permute(self, (*range(self.ndim - 2), -1, -2))
 
 
+def _new(creator: Any) -> Any:
+    """`x.new_zeros(2, 3)`: a tensor made by `creator`, in x's element type and on its device unless said."""
+
+    def method(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        chosen = {"dtype": dtype or self.dtype, "device": device or self.device}
+        return creator(*size, **chosen, requires_grad=requires_grad)
+
+    method.__doc__ = f"`{creator.__name__}` in this element type and on this device unless others are given."
+    return method
+
+
+def _stride(self: Tensor, dim: int | None = None) -> Any:
+    """How many elements lie between neighbours along each axis, or along `dim`."""
+    steps = tuple(step // self.array.itemsize for step in self.array.strides)
+    return steps if dim is None else steps[dim]
+
+
+def _is_cuda(self: Tensor) -> bool:
+    """Whether it lies on a GPU."""
+    return self.device.type == "cuda"
+
+
 # The methods that are no operations of their own: names for conversions and orders of axes.
 METHODS: dict[str, Any] = {
     "to": _to,
@@ -184,6 +209,16 @@ METHODS: dict[str, Any] = {
     "long": _converting(dtypes.int64),
     "int": _converting(dtypes.int32),
     "bool": _converting(dtypes.bool_),
+    "short": _converting(dtypes.int16),
+    "new_zeros": _new(creation.zeros),
+    "new_ones": _new(creation.ones),
+    "new_empty": _new(creation.empty),
+    "new_full": _new(creation.full),
+    "new_tensor": _new(creation.tensor),
+    "nelement": Tensor.numel,
+    "ndimension": Tensor.dim,
+    "stride": _stride,
+    "is_cuda": property(_is_cuda),
     "T": property(_transposed),
     "mT": property(_matrices_transposed),
 }

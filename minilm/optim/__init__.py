@@ -2,6 +2,7 @@
 
 from minilm.optim import lr_scheduler, schedule
 from minilm.optim.adamw import Adam, AdamW
+from minilm.optim.adaptive import Adadelta, Adagrad, RMSprop
 from minilm.optim.clip import clip_grad_norm_, clip_grad_value_
 from minilm.optim.optimizer import Optimizer
 from minilm.optim.schedule import warmup_constant, warmup_cosine, warmup_linear
@@ -9,9 +10,12 @@ from minilm.optim.sgd import SGD
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Optimizer",
+    "RMSprop",
     "clip_grad_norm_",
     "clip_grad_value_",
     "lr_scheduler",

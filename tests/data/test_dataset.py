@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.data import Dataset, Subset, TensorDataset, random_split
+from minilm.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from minilm.errors import DataError, ShapeError
 
 
@@ -70,3 +70,14 @@ def test_fractions_are_cut_as_in_torch(torch: Any, fractions: list[float]) -> No
 def test_lengths_that_do_not_fit(lengths: list[float]) -> None:
     with pytest.raises(DataError, match="random_split: lengths"):
         random_split(range(7), lengths)
+
+
+def test_concatenated_datasets_are_one_behind_the_other():
+    both = ConcatDataset([[1, 2], [], [3, 4, 5]])
+    assert len(both) == 5
+    assert [both[i] for i in range(5)] == [1, 2, 3, 4, 5]
+    assert both[-1] == 5
+    with pytest.raises(IndexError, match="no item 5 among 5"):
+        both[5]
+    with pytest.raises(DataError, match="empty"):
+        ConcatDataset([])

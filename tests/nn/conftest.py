@@ -26,7 +26,10 @@ def give_weights(ours: Any, theirs: Any, torch: Any, rng: np.random.Generator) -
 
 
 def outputs_of(result: Any) -> list[Any]:
-    return [r for r in (result if isinstance(result, tuple) else (result,)) if r is not None]
+    """All tensors of a result, also of tuples inside tuples, as an LSTM gives them."""
+    if isinstance(result, tuple):
+        return [y for part in result for y in outputs_of(part)]
+    return [] if result is None else [result]
 
 
 def run_beside(

@@ -147,3 +147,31 @@ def test_what_makes_no_sense_is_refused() -> None:
         with pytest.raises(ShapeError, match=r"\(3,\)"):
             getattr(init, name)(ml.ones(3))
     assert weight.tolist() == [[1] * 3] * 2
+
+
+def test_a_truncated_normal_stays_inside_and_keeps_its_shape() -> None:
+    ml.manual_seed(1)
+    x = nn.init.trunc_normal_(ml.empty(20_000), mean=0.5, std=2.0, a=-1.0, b=4.0).array
+    assert -1 <= x.min() < -0.99
+    assert 3.99 < x.max() <= 4
+    # Mean and deviation of four million numbers of the normal, cut off at -1 and 4.
+    assert x.mean() == pytest.approx(1.0845, abs=0.04)
+    assert x.std() == pytest.approx(1.2649, abs=0.04)
+    with pytest.raises(ConfigError, match="too little"):
+        nn.init.trunc_normal_(ml.empty(3), a=7.0, b=8.0)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (3, 2, 2)])
+def test_orthogonal_rows_or_columns_are_at_right_angles(shape: tuple[int, ...]) -> None:
+    ml.manual_seed(1)
+    w = nn.init.orthogonal_(ml.empty(*shape, dtype=ml.float64), gain=2.0).array.reshape(shape[0], -1)
+    smaller = w if w.shape[0] <= w.shape[1] else w.T
+    np.testing.assert_allclose(smaller @ smaller.T, 4 * np.eye(3), atol=1e-12)
+    with pytest.raises(ShapeError):
+        nn.init.orthogonal_(ml.empty(3))
+
+
+def test_eye_is_that_of_torch(torch: Any) -> None:
+    assert nn.init.eye_(ml.empty(2, 3)).tolist() == torch.nn.init.eye_(torch.empty(2, 3)).tolist()
+    with pytest.raises(ShapeError, match="matrix"):
+        nn.init.eye_(ml.empty(3))

@@ -10,16 +10,22 @@ import pytest
 
 import minilm as ml
 from minilm.errors import CheckpointError, ConfigError
-from minilm.optim import SGD, warmup_cosine
-from minilm.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LambdaLR, LinearLR
+from minilm.optim import SGD, lr_scheduler, warmup_cosine
 
 KINDS = {
     "LambdaLR": {"lr_lambda": [lambda s: 0.9**s, lambda s: 1 / (1 + s)]},
     "ConstantLR": {"factor": 0.25, "total_iters": 4},
     "LinearLR": {"start_factor": 0.1, "end_factor": 0.7, "total_iters": 7},
     "CosineAnnealingLR": {"T_max": 11, "eta_min": 0.01},
+    "StepLR": {"step_size": 3, "gamma": 0.5},
+    "MultiStepLR": {"milestones": [2, 5, 6], "gamma": 0.5},
+    "ExponentialLR": {"gamma": 0.9},
+    "CosineAnnealingWarmRestarts": {"T_0": 2, "T_mult": 2, "eta_min": 0.01},
 }
-OURS = {k.__name__: k for k in (LambdaLR, ConstantLR, LinearLR, CosineAnnealingLR)}
+OURS = {name: getattr(lr_scheduler, name) for name in KINDS}
+ConstantLR, CosineAnnealingLR, LambdaLR, LinearLR = (
+    OURS[name] for name in ("ConstantLR", "CosineAnnealingLR", "LambdaLR", "LinearLR")
+)
 
 
 def optimizer() -> SGD:
@@ -94,3 +100,38 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(CheckpointError):
             scheduler.load_state_dict(state)  # type: ignore[arg-type]
     assert scheduler.state_dict() == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"patience": 1},
+        {"patience": 0, "factor": 0.5, "threshold": 0.2, "cooldown": 1},
+        {"patience": 1, "mode": "max", "threshold_mode": "abs", "threshold": 0.3, "min_lr": 0.01},
+    ],
+    ids=str,
+)
+def test_a_plateau_lowers_the_rates_as_in_torch(torch: Any, settings: dict[str, Any]) -> None:
+    mine, w = optimizer(), torch.zeros(3, requires_grad=True)
+    other = torch.optim.SGD([w], lr=0.1)
+    scheduler = lr_scheduler.ReduceLROnPlateau(mine, **settings)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(other, **settings)
+    resumed = lr_scheduler.ReduceLROnPlateau(optimizer(), **settings)
+    for step, metric in enumerate([3.0, 2.9, 2.7, 2.0, 1.9, 2.1, 2.2, 1.95, 2.0, 2.5, 1.2, 1.3, 1.25, 1.4]):
+        scheduler.step(ml.tensor(metric))
+        reference.step(metric)
+        assert scheduler.get_last_lr()[0] == pytest.approx(other.param_groups[0]["lr"], rel=1e-12), step
+        if step == 6:
+            resumed.load_state_dict(scheduler.state_dict())
+            assert resumed.state_dict() == scheduler.state_dict()
+
+
+def test_a_plateau_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ConfigError, match="'least'"):
+        lr_scheduler.ReduceLROnPlateau(optimizer(), mode="least")
+    with pytest.raises(CheckpointError, match="best"):
+        lr_scheduler.ReduceLROnPlateau(optimizer()).load_state_dict({})
+    with pytest.raises(ConfigError, match="step_size"):
+        lr_scheduler.StepLR(optimizer(), 0)
+    with pytest.raises(ConfigError, match="T_0"):
+        lr_scheduler.CosineAnnealingWarmRestarts(optimizer(), 0)
