@@ -301,7 +301,7 @@ class Precision(Cause):
         """See the class."""
 
         def widened(call: Call) -> Any:
-            x = call.inputs.get("x")
+            x: Any = call.inputs.get("x")
             if call.casts:
                 return Widened(x) if x.dtype.kind == "f" else None
             if not _narrows(call):

@@ -12,14 +12,12 @@ from minilm import optim, random
 from minilm.errors import ConfigError
 from minilm.pytorch import as_array, import_torch, is_tensor, to_torch
 from minilm.tensor import Tensor
-from minilm.testing.same import RTOL, difference
+from minilm.testing.same import difference
 from minilm.testing.twins.calls import Array
-from minilm.testing.twins.explaining import Explainer, enclosing
+from minilm.testing.twins.explaining import Explainer
 from minilm.testing.twins.report import Report, Row
-from minilm.testing.twins.tracing import Ours, Recording, Side, Theirs, Visit
-
-# Gradients are sums over a batch, and steps follow from them: they lose more than one operation's rounding.
-OF_SUMS = 5
+from minilm.testing.twins.rows import forward_rows, gradient_rows, pairs, step_rows
+from minilm.testing.twins.tracing import Ours, Side, Theirs
 
 
 def compare(
@@ -73,7 +71,7 @@ def compare(
     elif weights == "ours":
         torch_model.load_state_dict(model.to_torch(), strict=True)
     else:
-        rows += _pairs("weight", _parameters(model), _parameters(torch_model), rtol, 0.0)
+        rows += pairs("weight", parameters_of(model), parameters_of(torch_model), rtol, 0.0)
     makers = optimizer or (optim.AdamW, torch.optim.AdamW)
     ours, theirs = Ours(model), Theirs(torch_model, torch)
     sides = [
@@ -85,10 +83,15 @@ def compare(
             cleanup.callback(run.restore)
             run.start()
         report = Report(rows)
-        _forward(report, sides[0], sides[1], rtol)
-        _backward(report, sides[0], sides[1], rtol)
+        forward_rows(report, sides[0].recording, sides[1].recording, rtol)
+        mine, other = (as_array(run.losses.result.detach()) for run in sides)
+        report.rows.append(Row.of("loss", "", difference(mine, other, rtol)))
+        gradient_rows(report, sides[0].gradients[0], sides[1].gradients[0], rtol)
         for step in range(1, steps + 1):
-            _step(report, step, sides[0], sides[1], rtol)
+            for run in sides:
+                run.step()
+            after = sides[0].parameters[-1], sides[1].parameters[-1]
+            step_rows(report, step, after, (sides[0].gradients, sides[1].gradients), rtol)
         if explain and report.first is not None:
             for run in sides:
                 run.restore()  # modules run again with the weights that they ran with
@@ -108,7 +111,7 @@ class _Run:
         self.kwargs = convert(given) if isinstance(given, dict) else {}
         self.targets = convert(targets if isinstance(targets, tuple) else (targets,))
         self.convert = convert
-        self.initial = _parameters(self.model)
+        self.initial = parameters_of(self.model)
         self.optimizer: Any = maker(self.model.parameters()) if maker else None
         self.gradients: list[dict[str, Array]] = []
         self.parameters: list[dict[str, Array]] = [self.initial]
@@ -125,7 +128,11 @@ class _Run:
         if len(self.gradients) < len(self.parameters):
             self._backward(self.side.record(lambda: self.loss(self.model(*self.args, **self.kwargs))).result)
         self.optimizer.step()
-        self.parameters.append(_parameters(self.model))
+        self.parameters.append(parameters_of(self.model))
+
+    def optimizer_of(self, parameter: Any) -> Any:
+        """The optimiser that changes a parameter."""
+        return self.optimizer
 
     def loss(self, output: Any) -> Any:
         """The scalar that the gradients are of."""
@@ -155,111 +162,8 @@ class _Run:
         self.model.zero_grad()
 
 
-def _forward(report: Report, ours: _Run, theirs: _Run, rtol: float | None) -> None:
-    """Rows of all modules that both sides called, in the order in which ours came back; then the loss."""
-    other = {(v.name, v.number): v for v in theirs.recording.visits}
-    here = {(v.name, v.number) for v in ours.recording.visits}
-    report.only_ours = [v.title for v in ours.recording.visits if (v.name, v.number) not in other]
-    report.only_theirs = [v.title for v in theirs.recording.visits if (v.name, v.number) not in here]
-    for visit in ours.recording.visits:
-        twin = other.get((visit.name, visit.number))
-        if twin is None:
-            continue
-        if called_differently(visit, twin):
-            report.differently.append(visit.title)
-            continue
-        found = list(_of_visit("forward", visit.title, visit.outputs, twin.outputs, rtol))
-        if report.first is None and not all(row.agrees for row in found):
-            report.rows += _inputs_that_differ(ours.recording, visit, other, rtol)
-        report.rows += found
-    mine, other_loss = (as_array(run.losses.result.detach()) for run in (ours, theirs))
-    report.rows.append(Row.of("loss", "", difference(mine, other_loss, rtol)))
-
-
-def called_differently(visit: Visit, twin: Visit) -> bool:
-    """Whether both what a module was given and what it gave have other parts than its twin's."""
-    return visit.inputs.keys() != twin.inputs.keys() and visit.outputs.keys() != twin.outputs.keys()
-
-
-def _inputs_that_differ(
-    recording: Recording, visit: Visit, other: dict[tuple[str, int], Visit], rtol: float | None
-) -> Iterator[Row]:
-    """The inputs of the outermost module around `visit`, itself included, that was given different ones."""
-    for outer in enclosing(recording, visit):
-        twin = other.get((outer.name, outer.number))
-        if twin is None or called_differently(outer, twin):
-            continue
-        both = {place: twin.inputs[place] for place in outer.inputs if place in twin.inputs}
-        rows = list(_of_visit("input", outer.title, {place: outer.inputs[place] for place in both}, both, rtol))
-        if not all(row.agrees for row in rows):
-            yield from (row for row in rows if not row.agrees)
-            return
-
-
-def _of_visit(
-    kind: str, name: str, ours: dict[str, Array], theirs: dict[str, Array], rtol: float | None
-) -> Iterator[Row]:
-    """A row for each array that a module was given or gave."""
-    for place in dict.fromkeys([*ours, *theirs]):
-        title = f"{name} [{place}]" if place else name
-        if place in ours and place in theirs:
-            yield Row.of(kind, title, difference(ours[place], theirs[place], rtol))
-        else:
-            here = ours.get(place)
-            array = theirs[place] if here is None else here
-            yield Row.missing(kind, title, array.shape, f"only {'PyTorch' if here is None else 'minilm'} has it")
-
-
-def _backward(report: Report, ours: _Run, theirs: _Run, rtol: float | None) -> None:
-    """Rows of the parameters' gradients, the last parameter's first."""
-    first, second = (dict(reversed(run.gradients[0].items())) for run in (ours, theirs))
-    report.rows += _pairs("gradient", first, second, rtol, largest(second))
-
-
-def _step(report: Report, step: int, ours: _Run, theirs: _Run, rtol: float | None) -> None:
-    """Rows of the parameters after a step, but for elements whose gradients were rounding errors so far."""
-    for run in (ours, theirs):
-        run.step()
-    here, there = dict(ours.parameters[-1]), dict(theirs.parameters[-1])
-    for name in here:
-        if name not in there:
-            continue
-        heard = np.zeros(here[name].shape, bool)
-        for mine, other in zip(ours.gradients, theirs.gradients):
-            floor = largest(other) * tolerance(here[name], rtol)
-            for gradients in (mine, other):
-                if name in gradients:
-                    heard |= np.abs(gradients[name]) > floor
-        moved = name in ours.gradients[0] or name in theirs.gradients[0]
-        here[name] = np.where(heard | (not moved), here[name], there[name])
-    report.rows += _pairs(f"step {step}", here, there, rtol, 0.0)
-
-
-def _pairs(
-    kind: str, ours: dict[str, Array], theirs: dict[str, Array], rtol: float | None, scale: float
-) -> Iterator[Row]:
-    """A row for each parameter; `scale` is the size of which the tolerance is a share, 0 for the tensor's own."""
-    for name in dict.fromkeys([*ours, *theirs]):
-        if name not in ours or name not in theirs:
-            side, array = ("minilm", ours[name]) if name in ours else ("PyTorch", theirs[name])
-            yield Row.missing(kind, name, array.shape, f"only {side} has one")
-            continue
-        share = tolerance(ours[name], rtol)
-        atol = share * scale if scale else None
-        yield Row.of(kind, name, difference(ours[name], theirs[name], share, atol))
-
-
-def tolerance(array: Array, rtol: float | None) -> float:
-    """The relative tolerance of gradients and parameters of this type."""
-    return OF_SUMS * RTOL.get(array.dtype, 0.0) if rtol is None else rtol
-
-
-def largest(arrays: dict[str, Array]) -> float:
-    """The largest magnitude in all of them."""
-    return max((float(np.abs(a).max(initial=0.0)) for a in arrays.values()), default=0.0)
-
-
-def _parameters(model: Any) -> dict[str, Array]:
+def parameters_of(model: Any) -> dict[str, Array]:
+    """Copies of all parameters, by name."""
     return {name: as_array(p.detach()).copy() for name, p in model.named_parameters()}
 
 

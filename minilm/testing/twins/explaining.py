@@ -101,6 +101,9 @@ class Explainer:
         return None
 
     def _loss(self, row: Row) -> Explanation:
+        if self.ours.loss is None:
+            text = f"the loss differs first{_size(row)}; the script computes it by itself, beside all modules"
+            return Explanation(text)
         agains: list[Again] = [_loss_again(run) for run in self.runs]
 
         def picked(recording: Recording) -> tuple[Array | None, int]:
@@ -126,7 +129,7 @@ class Explainer:
         if count > 1:
             subject = f"{row.name} differs first after {row.kind}{_size(row)}"
         parameters = [dict(run.model.named_parameters())[row.name] for run in self.runs]
-        adams = [optimizer_causes.adam_of(run.optimizer, p) for run, p in zip(self.runs, parameters)]
+        adams = [optimizer_causes.adam_of(run.optimizer_of(p), p) for run, p in zip(self.runs, parameters)]
         trials: list[tuple[Difference, str, str, str]] = []
         rtol = row.difference.rtol if row.difference is not None else None
         for index, (run, side) in enumerate(zip(self.runs, ("minilm", "PyTorch"))):

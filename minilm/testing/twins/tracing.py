@@ -86,6 +86,52 @@ class Recording:
         return None, len(self.calls)
 
 
+class Recorder:
+    """Writes visits into a `Recording` as modules are entered and left."""
+
+    def __init__(self, side: Side) -> None:
+        self.side, self.recording = side, Recording()
+        self.stack: list[Visit] = []
+        self._counts: dict[str, int] = {}
+        self._started = 0
+
+    def enter(self, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A module is called."""
+        copies, named = self.side.copied(args), self.side.copied(kwargs)
+        inputs = leaves(by_position(module.forward, copies, named))
+        number = self._counts[name] = self._counts.get(name, -1) + 1
+        visit = Visit(name, number, inputs, copies, named, self.side.generator.get_state(), self._started)
+        visit.before = len(self.recording.calls)
+        self._started += 1
+        self.stack.append(visit)
+
+    def leave(self, result: Any) -> None:
+        """The module that was entered last returns."""
+        visit = self.stack.pop()
+        visit.outputs = leaves(result)
+        self.recording.visits.append(visit)
+        visit.ended, visit.after = len(self.recording.visits), len(self.recording.calls)
+
+    def place(self) -> str:
+        """The name of the module that is running."""
+        return self.stack[-1].name if self.stack else ""
+
+
+def _hooked(name: str, module: Any, recorder: Recorder) -> list[Any]:
+    """The two hooks of a module; they change nothing."""
+
+    def before(module: Any, args: Any, kwargs: Any) -> None:
+        recorder.enter(name, module, args, kwargs)
+
+    def after(module: Any, args: Any, kwargs: Any, result: Any) -> None:
+        recorder.leave(result)
+
+    return [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True),
+    ]
+
+
 class Side:
     """One library's model, and how functions are run with it. Subclasses: `Ours` and `Theirs`."""
 
@@ -97,46 +143,15 @@ class Side:
 
     def record(self, function: Callable[[], Any], calls: bool = False, rewrite: Rewrite | None = None) -> Recording:
         """Run `function` and write down what it does; `rewrite` may replace outputs of operations (with `calls`)."""
-        recording = Recording()
-        started, counts, stack = [0], dict[str, int](), list[Visit]()
-
-        def enter(name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            copies, named = self.copied(args), self.copied(kwargs)
-            inputs = leaves(by_position(module.forward, copies, named))
-            number = counts[name] = counts.get(name, -1) + 1
-            visit = Visit(name, number, inputs, copies, named, self.generator.get_state(), started[0])
-            visit.before = len(recording.calls)
-            started[0] += 1
-            stack.append(visit)
-
-        def leave(result: Any) -> None:
-            visit = stack.pop()
-            visit.outputs = leaves(result)
-            recording.visits.append(visit)
-            visit.ended, visit.after = len(recording.visits), len(recording.calls)
-
+        recorder = Recorder(self)
+        recording = recorder.recording
         with contextlib.ExitStack() as cleanup:
             for name, module in self.model.named_modules():
-                for handle in self._hooked(name, module, enter, leave):
+                for handle in _hooked(name, module, recorder):
                     cleanup.callback(handle.remove)
-            with self.watching(recording.calls if calls else None, rewrite, lambda: stack[-1].name if stack else ""):
+            with self.watching(recording.calls if calls else None, rewrite, recorder.place):
                 recording.result = function()
         return recording
-
-    @staticmethod
-    def _hooked(name: str, module: Any, enter: Any, leave: Any) -> list[Any]:
-        """The two hooks of a module; they change nothing."""
-
-        def before(module: Any, args: Any, kwargs: Any) -> None:
-            enter(name, module, args, kwargs)
-
-        def after(module: Any, args: Any, kwargs: Any, result: Any) -> None:
-            leave(result)
-
-        return [
-            module.register_forward_pre_hook(before, with_kwargs=True),
-            module.register_forward_hook(after, with_kwargs=True),
-        ]
 
     def again(self, visit: Visit, rewrite: Rewrite | None = None) -> Recording:
         """Run a module once more on what it was given, without gradients, with all its operations recorded."""
