@@ -36,12 +36,12 @@ ALLOWED = {
     "optim": ENGINE,
     "text": BASE,
     "data": ENGINE - {"kernels"} | {"text"},
-    "testing": ENGINE | {"optim"},
+    "testing": ENGINE | {"nn", "optim", "data", "compat"},
     "generation": ENGINE - {"kernels"} | {"text"},
     "models": ENGINE - {"kernels"} | {"nn", "generation", "text"},
     "train": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization"},
     "compat": ENGINE | {"nn", "optim", "data", "serialization"},
-    "cli": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat"},
+    "cli": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -70,7 +70,7 @@ class Explainer:
     # --- forward ------------------------------------------------------------------------------------
 
     def _forward(self, row: Row) -> Explanation:
-        title, _, place = row.name.partition(" [")
+        title, _, place = row.name.partition("@")[0].partition(" [")
         place = place.rstrip("]")
         visit = next(v for v in self.ours.recording.visits if v.title == title)
         given = row.kind == "input"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -48,6 +48,10 @@ class Row:
     def missing(kind: str, name: str, shape: tuple[int, ...], note: str) -> Row:
         """The row of a value that only one side has."""
         return Row(kind, name, shape, float("inf"), None, None, False, None, note)
+
+    def at_step(self, step: int) -> Row:
+        """The same, of a later step of a script."""
+        return replace(self, name=f"{self.name}@{step}")
 
     def cells(self) -> tuple[str, ...]:
         """What stands in the table."""
