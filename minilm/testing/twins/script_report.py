@@ -54,6 +54,13 @@ def compare_script(
     return report
 
 
+def run_compare(path: Path, arguments: Sequence[str], steps: int, rtol: float | None) -> int:
+    """The command: print the report, and return 0 if all agrees, 1 if not."""
+    report = compare_script(path, arguments, steps, rtol)
+    report.show()
+    return 0 if report.agrees else 1
+
+
 def _rows_of(report: Report, step: int, ours: Run, theirs: Run, rtol: float | None) -> None:
     """What happened up to one step, then the gradients, then the parameters."""
     here, there = ours.steps[step - 1], theirs.steps[step - 1]

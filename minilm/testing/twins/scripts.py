@@ -18,6 +18,7 @@ import importlib
 import io
 import random as python_random
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,14 +124,29 @@ class Run:
                 patches.enter_context(contextlib.redirect_stdout(io.StringIO()))
                 for patch in self.patches():
                     patches.enter_context(patch)
-                with contextlib.suppress(_EnoughError):
-                    run_script(path, arguments)
+                self._to_the_end(path, arguments)
         finally:
             python_random.setstate(before[0])
             np.random.set_state(before[1])
             random.set_rng_state(before[2])
         if self.recorder.recording.visits and len(self.steps) < self.limit:
             self.steps.append(Step(self.recorder.recording, self.losses))  # what came after the last step
+
+    def _to_the_end(self, path: Path, arguments: Sequence[str]) -> None:
+        """Run the script; what it raises comes back as a ScriptError that says on which engine and in which line."""
+        try:
+            run_script(path, arguments)
+        except _EnoughError:
+            return
+        except ScriptError:
+            raise
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise ScriptError(f"{path} on {self.side.name}: the script ended itself with {error.code!r}") from error
+        except Exception as error:
+            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+            where = f"{path}:{lines[-1]}" if lines else str(path)
+            raise ScriptError(f"{where} on {self.side.name}: {type(error).__name__}: {error}") from error
 
     def patches(self) -> Iterator[Any]:
         """Contexts in which the library tells this object what it does."""
@@ -243,7 +259,10 @@ class TorchRun(Run):
 
 
 class OurRun(Run):
-    """minilm's run, under PyTorch's names, with the numbers of PyTorch's. Errors: ScriptError where it goes another way."""
+    """minilm's run, under PyTorch's names, with the numbers of PyTorch's run.
+
+    Errors: ScriptError where it goes another way.
+    """
 
     module_class, tensor_class, sampler_class = Module, Tensor, sampler.RandomSampler
 
@@ -273,13 +292,17 @@ class OurRun(Run):
         with torch_names() as torch:
             for name in DRAWS:
                 setattr(torch, name, self._replaying(name))
-            yield
+            try:
+                yield
+            finally:
+                for name in DRAWS:  # a module that is run again to explain a difference draws anew
+                    delattr(torch, name)
 
     def _replaying(self, name: str) -> Any:
         def draw(*_: Any, requires_grad: bool = False, **__: Any) -> Tensor:
             then, values = next(self.draws, ("nothing", None))
             if then != name or values is None:
-                raise ScriptError(f"the script draws torch.{name} where it drew {then} under PyTorch: it goes another way")
+                raise ScriptError(f"on minilm the script draws torch.{name}, on PyTorch {then}: it goes another way")
             return Tensor(values.copy(), requires_grad)
 
         return draw
@@ -288,7 +311,7 @@ class OurRun(Run):
         """See the class."""
         index = len(self.forest.roots) - 1
         if index >= len(self.first.states):
-            raise ScriptError(f"the script calls a {type(module).__name__} that it did not call under PyTorch")
+            raise ScriptError(f"the script calls a {type(module).__name__} on minilm that it did not call on PyTorch")
         module.load_torch(self.first.states[index])
 
     def outside(self) -> None:
@@ -300,7 +323,7 @@ class OurRun(Run):
         """See the class."""
         order = next(self.orders, None)
         if order is None or len(order) != len(drawn):
-            raise ScriptError("the script shuffles data that it did not shuffle under PyTorch")
+            raise ScriptError("the script shuffles data on minilm that it did not shuffle on PyTorch")
         return order
 
 
