@@ -8,7 +8,8 @@ What may never be reached is not refused beforehand; if it is reached, the same 
 
 - the body of a `try` with a handler for ImportError, AttributeError or anything above them;
 - the body of an `if` (or of a conditional expression) whose test asks about a GPU or about PyTorch itself: it mentions
-  `torch.cuda`, `torch.backends`, `torch.mps`, `torch.distributed` or `torch.__version__`, asks `hasattr(torch, ...)`,
+  `torch.cuda`, `torch.accelerator`, `torch.backends`, `torch.mps`, `torch.distributed` or `torch.__version__`, or a
+  name that was assigned from such an expression (`use_cuda = torch.cuda.is_available()`), asks `hasattr(torch, ...)`,
   or compares with "cuda" or "mps"; with `not` before such a test, the `else`. `TYPE_CHECKING` counts too.
 
 Names are followed through the whole file, without regard for functions: who uses `nn` for something else as well is
@@ -31,7 +32,7 @@ BUILT_ON_TORCH = frozenset(
     ("torchvision", "torchtext", "torchaudio", "torchmetrics", "pytorch_lightning", "lightning", "transformers")
 )
 CAUGHT = frozenset(["ImportError", "ModuleNotFoundError", "AttributeError", "Exception", "BaseException"])
-ASKED = ("torch.cuda", "torch.backends", "torch.mps", "torch.distributed", "torch.__version__", "torch.version")
+ASKED = ("torch.cuda", "torch.accelerator", "torch.backends", "torch.mps", "torch.distributed", "torch.__version__")
 
 
 class ScriptError(MinilmError, ValueError):
@@ -100,6 +101,10 @@ class _Reader(ast.NodeVisitor):
             for local, whole in _bindings(node):
                 if whole in self.modules:
                     self.aliases[local] = whole
+        self.answers: set[str] = set()  # names that hold the answer to a question about a GPU
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and self._asks(node.value):
+                self.answers |= {target.id for target in node.targets if isinstance(target, ast.Name)}
 
     # --- what is asked for ------------------------------------------------------------------------
 
@@ -196,6 +201,8 @@ class _Reader(ast.NodeVisitor):
             elif isinstance(node, (ast.Name, ast.Attribute)):
                 whole = self._dotted(node) or ""
                 if whole.startswith(ASKED) or "TYPE_CHECKING" in _words(node):
+                    return True
+                if isinstance(node, ast.Name) and node.id in self.answers:
                     return True
             elif isinstance(node, ast.Call) and _words(node.func) == ["hasattr"]:
                 return self._dotted(node.args[0]) is not None

@@ -56,10 +56,12 @@ def said(module: StandIn, name: str) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The most similar of the known names, empty if none is similar; capitals do not count."""
+    """The most similar of the known names, empty if none is similar; capitals count only where two are alike."""
     lowered = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    return lowered[found[0]] if found else ""
+    found = difflib.get_close_matches(name, known, n=1)
+    if not found:
+        found = [lowered[k] for k in difflib.get_close_matches(name.lower(), list(lowered), n=1)]
+    return found[0] if found else ""
 
 
 def build() -> dict[str, StandIn]:

@@ -24,12 +24,13 @@ from minilm.optim import clip, lr_scheduler
 # What `minilm` itself exports and PyTorch has not, or has as something else.
 OURS = frozenset(
     ("MinilmError", "bool_", "data", "generation", "kernels", "models", "ops", "testing", "text", "train", "nn",
-     "optim", "autograd", "random", "device")
+     "optim", "autograd", "random", "device", "Item", "RandomBatchSampler")
 )  # fmt: skip
-# Operations whose registered form takes its arguments in another order than PyTorch's function of that name.
+# Operations whose registered form takes its arguments in another order than PyTorch's function of that name, and those
+# that PyTorch has as methods alone.
 INNER = frozenset(
     ("cat", "stack", "einsum", "gather", "scatter", "scatter_add", "index_add", "index_select", "index_fill",
-     "multinomial")
+     "multinomial", "expand", "expand_as", "gelu", "leaky_relu", "repeat", "reshape_as", "silu", "view", "view_as")
 )  # fmt: skip
 
 
@@ -100,6 +101,8 @@ TENSORS = {
 }
 AMP = {"autocast": adapters.Autocast, "GradScaler": adapters.GradScaler}
 
+RANDOM = {n: getattr(random, n) for n in ("manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state")}
+
 TORCH: dict[str, Any] = {
     **DTYPES,
     **TENSORS,
@@ -109,9 +112,7 @@ TORCH: dict[str, Any] = {
     "Size": tuple,
     "Generator": adapters.Generator,
     "default_generator": random.default_generator,
-    "get_rng_state": random.get_rng_state,
-    "set_rng_state": random.set_rng_state,
-    "seed": random.seed,
+    **RANDOM,
     "normal": adapters.normal,
     "is_tensor": adapters.is_tensor,
     "is_floating_point": ml.Tensor.is_floating_point,
@@ -187,9 +188,10 @@ MODULES: dict[str, Place] = {
     "torch.utils.data": Place("minilm.data", (dataset, sampler, collate), DATA),
     "torch.autograd": Place("minilm.autograd", (ml.autograd,), {"Variable": adapters.variable}),
     "torch.cuda": Place("No GPU of PyTorch's: is_available() is False.", (), CUDA),
+    "torch.accelerator": Place("No GPU.", (), {"is_available": adapters.false, "device_count": adapters.zero}),
     "torch.cuda.amp": Place("Full precision.", (), AMP),
     "torch.amp": Place("Full precision.", (), AMP),
-    "torch.random": Place("minilm.random", (random,), {"manual_seed": ml.manual_seed}),
+    "torch.random": Place("minilm.random", (), RANDOM),
     "torch.backends": Place("Switches that change nothing here."),
     "torch.backends.cudnn": Place("Switches that change nothing here.", (), {"enabled": False, "benchmark": False}),
     "torch.backends.cuda": Place("Switches that change nothing here."),

@@ -156,6 +156,11 @@ def _type_as(self: Tensor, other: Tensor) -> Tensor:
     return _to(self, other.dtype)
 
 
+def _type(self: Tensor, dtype: Any) -> Tensor:
+    """In another element type, as `to`; itself if it is that already."""
+    return _to(self, dtypes.checked(dtype))
+
+
 def _converting(dtype: np.dtype[Any]) -> Any:
     def method(self: Tensor) -> Tensor:
         return _to(self, dtype)
@@ -202,6 +207,7 @@ def _is_cuda(self: Tensor) -> bool:
 METHODS: dict[str, Any] = {
     "to": _to,
     "contiguous": _contiguous,
+    "type": _type,
     "type_as": _type_as,
     "float": _converting(dtypes.float32),
     "double": _converting(dtypes.float64),
