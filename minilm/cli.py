@@ -183,7 +183,7 @@ def compare(
     steps: Annotated[int, typer.Option(help="How many optimiser steps to compare; then the script is ended.")] = 1,
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the element type.")] = None,
 ) -> None:
-    """Run a script on PyTorch and on minilm and say where they part first, and why: minilm compare --steps 3 SCRIPT.py."""
+    """Run a script on PyTorch and on minilm, and say where they part first and why: minilm compare SCRIPT.py."""
     from minilm.testing.twins.script_report import run_compare
 
     raise typer.Exit(run_compare(script, arguments or (), steps, rtol))

@@ -1,10 +1,10 @@
-"""One script run on both engines: PyTorch first, then minilm under PyTorch's names, with the same numbers to begin with.
+"""One script run on both engines: PyTorch first, then minilm under PyTorch's names, beginning with the same numbers.
 
 How the two runs are made equal, all of it taken from PyTorch's run and given to minilm's:
 
 - the weights of each module that the script calls from outside of any other are those it had when it was first called;
-- what the script draws by `torch.randn`, `randint` ... (`DRAWS`) is the same, call by call, and so is the order in which
-  a `DataLoader` with shuffle goes through its data;
+- what the script draws by `torch.randn`, `randint` ... (`DRAWS`) is the same, call by call, and so is the order in
+  which a `DataLoader` with shuffle goes through its data;
 - dropout on both sides draws from minilm's generator, which stands at the same place whenever a module is called from
   outside. NumPy's and Python's generators begin both runs with the same seed.
 
