@@ -124,6 +124,23 @@ def test_what_has_no_known_cause(script: Any) -> None:
     assert report.explanation.text.startswith("what model.l1 is given, computed in model, differs first")
 
 
+def test_a_loss_is_recorded_once(script: Any) -> None:
+    """Also where PyTorch's backward is watched, and several losses go before a step."""
+    text = SCRIPT.replace("loss.backward()", "loss.backward(retain_graph=True)\n        (3 * loss).backward()")
+    report = compare_script(script(text=text), steps=2)
+    assert report.agrees, report.conclusion
+    assert len([row for row in report.rows if row.kind == "loss"]) == 4
+
+
+def test_steps_of_rounding_errors_are_no_difference(script: Any) -> None:
+    """The second bias adds one number to a whole row of scores, which softmax does not see."""
+    forward = "return self.l2(self.drop(F.gelu(self.l1(self.norm(x) * SCALE))))"
+    seen = "h = F.gelu(self.l1(x)); k = self.k(h); return self.l2(F.softmax(h @ k.t(), -1) @ h)"
+    text = SCRIPT.replace(forward, seen).replace("self.l2 = nn", "self.k = nn.Linear(16, 16)\n        self.l2 = nn")
+    report = compare_script(script("LR = 0.1", text), steps=5)
+    assert report.agrees, report.conclusion
+
+
 def test_a_loss_that_the_script_computes(script: Any) -> None:
     text = SCRIPT.replace("loss.backward()", "loss = loss * (2 if ON_TORCH else 1)\n        loss.backward()")
     report = compare_script(script(text=text))

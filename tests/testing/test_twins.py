@@ -159,6 +159,31 @@ def test_equal_models_agree_in_everything(torch: Any, kind: str) -> None:
     assert not report.only_theirs
 
 
+def test_rounding_errors_that_adam_makes_steps_of_are_no_difference(torch: Any) -> None:
+    """What is added to all keys alike does not change softmax: the gradient of a key's bias is 0 but for rounding."""
+
+    def model(m: Any) -> Any:
+        class Attention(m.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.q, self.k, self.v = m.nn.Linear(C, C), m.nn.Linear(C, C), m.nn.Linear(C, C)
+
+            def forward(self, x: Any) -> Any:
+                return m.nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+
+        return Attention()
+
+    makers = (lambda p: ml.optim.AdamW(p, lr=0.1), lambda p: torch.optim.AdamW(p, lr=0.1))
+    ours, theirs = model(ml), model(torch)
+    report = compare(ours, theirs, X, steps=5, optimizer=makers)
+    assert report.agrees, report.conclusion
+    row = next(row for row in report.rows if (row.kind, row.name) == ("gradient", "k.bias"))
+    assert row.error > 1e-2  # of its own size; what counts is the largest gradient of the model
+    theirs.k.bias.data += 0.1
+    report = compare(ours, theirs, X, steps=1, optimizer=makers, weights=None)
+    assert (report.first.kind, report.first.name) == ("weight", "k.bias")
+
+
 def test_dropout_draws_the_same_on_both_sides(torch: Any) -> None:
     ours, theirs = pair(torch, "", "minilm")
     assert compared(torch, ours.train(), theirs.train(), steps=2).agrees

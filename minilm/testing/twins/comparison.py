@@ -16,7 +16,7 @@ from minilm.testing.same import difference
 from minilm.testing.twins.calls import Array
 from minilm.testing.twins.explaining import Explainer
 from minilm.testing.twins.report import Report, Row
-from minilm.testing.twins.rows import forward_rows, gradient_rows, pairs, step_rows
+from minilm.testing.twins.rows import Values, evened, forward_rows, gradient_rows, pairs, step_rows
 from minilm.testing.twins.tracing import Ours, Side, Theirs
 
 
@@ -91,7 +91,9 @@ def compare(
             for run in sides:
                 run.step()
             after = sides[0].parameters[-1], sides[1].parameters[-1]
-            step_rows(report, step, after, (sides[0].gradients, sides[1].gradients), rtol)
+            history = sides[0].gradients, sides[1].gradients
+            step_rows(report, step, after, history, rtol)
+            sides[0].take(evened(*after, history, rtol))  # what rounding errors moved must not part the next steps
         if explain and report.first is not None:
             for run in sides:
                 run.restore()  # modules run again with the weights that they ran with
@@ -156,10 +158,14 @@ class _Run:
 
     def restore(self) -> None:
         """The weights that it started from, and no gradients."""
+        self.take(self.initial)
+        self.model.zero_grad()
+
+    def take(self, values: Values) -> None:
+        """Write these values into the parameters."""
         with self.side.without_gradients():
             for name, parameter in self.model.named_parameters():
-                parameter.copy_(self.convert(self.initial[name]))
-        self.model.zero_grad()
+                parameter.copy_(self.convert(values[name]))
 
 
 def parameters_of(model: Any) -> dict[str, Array]:

@@ -85,17 +85,27 @@ def step_rows(
     rtol: float | None,
 ) -> None:
     """Rows of the parameters after a step, but for elements whose gradients were only rounding errors so far."""
-    here, there = dict(parameters[0]), dict(parameters[1])
-    for name in here.keys() & there.keys():
-        heard = np.zeros(here[name].shape, bool)
+    here, there = parameters
+    report.rows += pairs(f"step {step}", evened(here, there, gradients, rtol), there, rtol, 0.0)
+
+
+def evened(ours: Values, theirs: Values, gradients: tuple[list[Values], list[Values]], rtol: float | None) -> Values:
+    """Our parameters, with PyTorch's value in each element whose gradients so far were rounding errors on both sides.
+
+    Adam divides a gradient by its own size: of a rounding error it makes a step of full length in a direction that
+    means nothing. Elements without any gradient stay as they are.
+    """
+    found = dict(ours)
+    for name in ours.keys() & theirs.keys():
+        heard = np.zeros(ours[name].shape, bool)
         for both in zip(*gradients):
-            floor = largest(both[1]) * tolerance(here[name], rtol)
+            floor = largest(both[1]) * tolerance(ours[name], rtol)
             for side in both:
                 if name in side:
                     heard |= np.abs(side[name]) > floor
         moved = any(name in side for both in zip(*gradients) for side in both)
-        here[name] = np.where(heard | (not moved), here[name], there[name])
-    report.rows += pairs(f"step {step}", here, there, rtol, 0.0)
+        found[name] = np.where(heard | (not moved), ours[name], theirs[name])
+    return found
 
 
 def pairs(

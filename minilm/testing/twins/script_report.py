@@ -41,7 +41,7 @@ def compare_script(
     check_script(path)
     theirs = TorchRun(steps, torch)
     theirs.run(Path(path), arguments)
-    ours = OurRun(steps, theirs)
+    ours = OurRun(steps, theirs, rtol)
     ours.run(Path(path), arguments)
     if not theirs.steps:
         raise ConfigError(f"compare: {path} calls no module, so there is nothing to compare")

@@ -35,7 +35,7 @@ from minilm.optim import Optimizer
 from minilm.pytorch import as_array, state_of
 from minilm.tensor import Tensor
 from minilm.testing.twins.calls import Array
-from minilm.testing.twins.rows import Values
+from minilm.testing.twins.rows import Values, evened
 from minilm.testing.twins.tracing import Ours, Recorder, Recording, Theirs
 
 # The functions of torch whose results minilm's run takes over.
@@ -111,6 +111,7 @@ class Run:
         self.losses: list[Array] = []
         self.optimizers: list[Any] = []
         self.initial: Values = {}  # the parameters before the first step
+        self.walking = False  # is a backward pass under way?
         self.visited = 0  # how often a module was called from outside
 
     def run(self, path: Path, arguments: Sequence[str]) -> None:
@@ -156,8 +157,14 @@ class Run:
             return self.called(call, module, args, kwargs)
 
         def walked(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.walking:  # PyTorch's calls itself once more where functions are watched
+                return backward(tensor, *args, **kwargs)
             self.losses.append(as_array(tensor.detach()).copy())
-            return backward(tensor, *args, **kwargs)
+            self.walking = True
+            try:
+                return backward(tensor, *args, **kwargs)
+            finally:
+                self.walking = False
 
         yield mock.patch.object(self.module_class, "__call__", called)
         yield mock.patch.object(self.tensor_class, "backward", walked)
@@ -186,6 +193,9 @@ class Run:
         """Record where the generator stands, or set it there."""
         raise NotImplementedError
 
+    def evened(self) -> None:
+        """What rounding errors alone moved is made equal before the next step (`rows.evened`)."""
+
     def order(self, original: Callable[[Any], Any], drawn: Any) -> list[int]:
         """The order of a shuffled data set: recorded, or the recorded one."""
         raise NotImplementedError
@@ -202,6 +212,7 @@ class Run:
     def after_step(self) -> None:
         """It has."""
         self.steps[-1].parameters = self.forest.values()
+        self.evened()
         if len(self.steps) >= self.limit:
             raise _EnoughError
 
@@ -266,9 +277,9 @@ class OurRun(Run):
 
     module_class, tensor_class, sampler_class = Module, Tensor, sampler.RandomSampler
 
-    def __init__(self, steps: int, first: TorchRun) -> None:
+    def __init__(self, steps: int, first: TorchRun, rtol: float | None = None) -> None:
         super().__init__(steps)
-        self.first = first
+        self.first, self.rtol = first, rtol
         self.side = Ours(self.forest)
         self.draws, self.orders = iter(first.draws), iter(first.orders)
 
@@ -313,6 +324,19 @@ class OurRun(Run):
         if index >= len(self.first.states):
             raise ScriptError(f"the script calls a {type(module).__name__} on minilm that it did not call on PyTorch")
         module.load_torch(self.first.states[index])
+
+    def evened(self) -> None:
+        """See the class."""
+        count = len(self.steps)
+        if count > len(self.first.steps):
+            return
+        history = [s.gradients for s in self.steps], [s.gradients for s in self.first.steps[:count]]
+        values = evened(self.steps[-1].parameters, self.first.steps[count - 1].parameters, history, self.rtol)
+        with self.side.without_gradients():
+            for name, parameter in self.forest.named_parameters():
+                if name in values:
+                    parameter.copy_(Tensor(values[name]))
+        self.steps[-1].parameters = values
 
     def outside(self) -> None:
         """See the class."""
