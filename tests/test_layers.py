@@ -41,7 +41,8 @@ ALLOWED = {
     "models": ENGINE - {"kernels"} | {"nn", "generation", "text"},
     "train": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization"},
     "compat": ENGINE | {"nn", "optim", "data", "serialization"},
-    "cli": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"},
+    "cli": ENGINE
+    | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

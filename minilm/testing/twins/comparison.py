@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from minilm import optim, random
-from minilm.errors import ConfigError
+from minilm.errors import ConfigError, ModuleError
 from minilm.pytorch import as_array, import_torch, is_tensor, to_torch
 from minilm.tensor import Tensor
 from minilm.testing.same import difference
 from minilm.testing.twins.calls import Array
 from minilm.testing.twins.explaining import Explainer
 from minilm.testing.twins.report import Report, Row
-from minilm.testing.twins.rows import Values, evened, forward_rows, gradient_rows, pairs, step_rows
+from minilm.testing.twins.rows import Values, forward_rows, gradient_rows, pairs, step_rows
 from minilm.testing.twins.tracing import Ours, Side, Theirs
 
 
@@ -69,7 +69,10 @@ def compare(
     if weights == "theirs":
         model.load_torch(torch_model)
     elif weights == "ours":
-        torch_model.load_state_dict(model.to_torch(), strict=True)
+        try:
+            torch_model.load_state_dict(model.to_torch(), strict=True)
+        except RuntimeError as error:
+            raise ModuleError(f"compare: {error}") from None
     else:
         rows += pairs("weight", parameters_of(model), parameters_of(torch_model), rtol, 0.0)
     makers = optimizer or (optim.AdamW, torch.optim.AdamW)
@@ -93,7 +96,6 @@ def compare(
             after = sides[0].parameters[-1], sides[1].parameters[-1]
             history = sides[0].gradients, sides[1].gradients
             step_rows(report, step, after, history, rtol)
-            sides[0].take(evened(*after, history, rtol))  # what rounding errors moved must not part the next steps
         if explain and report.first is not None:
             for run in sides:
                 run.restore()  # modules run again with the weights that they ran with

@@ -74,7 +74,8 @@ class Explainer:
         place = place.rstrip("]")
         visit = next(v for v in self.ours.recording.visits if v.title == title)
         given = row.kind == "input"
-        found = self._site(visit, inside=given)
+        rtol = None if row.difference is None else row.difference.rtol
+        found = self._site(visit, given, rtol)
         subject = f"what {title} is given" if given else row.name
         if given and len(visit.inputs) > 1:
             subject += f" as argument {place}"
@@ -88,15 +89,15 @@ class Explainer:
             subject += f", computed in {site.title},"
         return explained(f"{subject} differs first{_size(row)}", site.name, agains, picks, row)
 
-    def _site(self, visit: Visit, inside: bool) -> tuple[Visit, Visit] | None:
-        """The innermost module around, on both sides, whose inputs agree; not `visit` itself if `inside` of another."""
+    def _site(self, visit: Visit, inside: bool, rtol: float | None) -> tuple[Visit, Visit] | None:
+        """The innermost module around whose inputs agree, on both sides; not `visit` itself if `inside` of another."""
         other = {(v.name, v.number): v for v in self.theirs.recording.visits}
         for outer in reversed(enclosing(self.ours.recording, visit)):
             twin = other.get((outer.name, outer.number))
             if twin is None or (inside and outer is visit):
                 continue
             places = outer.inputs.keys() & twin.inputs.keys()
-            if all(difference(outer.inputs[p], twin.inputs[p]).agrees for p in places):
+            if all(difference(outer.inputs[p], twin.inputs[p], rtol).agrees for p in places):
                 return outer, twin
         return None
 
@@ -125,33 +126,37 @@ class Explainer:
     def _step(self, row: Row) -> Explanation:
         """Take the recorded gradients, and the optimiser's formula with one thing changed at a time."""
         count = int(row.kind.split()[1])
-        subject = f"{row.name} differs first after {row.kind}{_size(row)}, while its gradients agree"
-        if count > 1:
-            subject = f"{row.name} differs first after {row.kind}{_size(row)}"
-        parameters = [dict(run.model.named_parameters())[row.name] for run in self.runs]
-        adams = [optimizer_causes.adam_of(run.optimizer_of(p), p) for run, p in zip(self.runs, parameters)]
-        trials: list[tuple[Difference, str, str, str]] = []
-        rtol = row.difference.rtol if row.difference is not None else None
-        for index, (run, side) in enumerate(zip(self.runs, ("minilm", "PyTorch"))):
-            adam, other = adams[index], adams[1 - index]
-            if adam is None or any(row.name not in gradients for gradients in run.gradients[:count]):
-                continue
-            gradients = [gradients[row.name] for gradients in run.gradients[:count]]
-            w, own, target = run.initial[row.name], run.parameters[count][row.name], self.runs[1 - index].parameters
-            if not difference(adam.steps(w, gradients).astype(own.dtype), own, rtol).agrees:
-                continue  # this side is no Adam as the formula has it: the other may be
-            for name, label, changed in optimizer_causes.variants(adam, other):
-                made = changed.steps(w, gradients).astype(own.dtype)
-                trials.append((difference(made, target[count][row.name], rtol), name, label, side))
-        gone = sorted((t for t in trials if t[0].agrees), key=lambda t: t[0].error)
-        if gone:
-            left, name, label, side = gone[0]
-            text = f"{subject}; with {label} in {side}'s optimiser the difference vanishes ({left.error:.0e})"
-            others = _names(t[1] for t in gone if t[1] != name and t[0].error <= 10 * left.error)
-            return Explanation(text + _so_do(others), name, label, side, "optimiser", left.error, others)
-        return Explanation(
-            f"{subject}; {_nothing_found([(t[0], t[2], t[3] + chr(39) + 's optimiser') for t in trials])}"
-        )
+        subject = f"{row.name} differs first after {row.kind}{_size(row)}"
+        subject += ", while its gradients agree" if count == 1 else ""
+        if row.difference is None or not row.difference.shapes_agree:
+            return Explanation(subject)
+        trials = [trial for side in (0, 1) for trial in self._steps_of(side, row.name, count, row.difference.rtol)]
+        gone = [trial for trial in trials if trial[0].agrees]
+        if not gone:
+            return Explanation(f"{subject}; {_nothing_found([(left, label, at) for left, _, label, at in trials])}")
+        left, name, label, place = min(gone, key=lambda trial: trial[0].error)
+        text = f"{subject}; with {label} in {place} the difference vanishes ({left.error:.0e})"
+        others = _names(trial[1] for trial in gone if trial[1] != name and trial[0].error <= 10 * left.error)
+        side = place.partition("'")[0]
+        return Explanation(text + _so_do(others), name, label, side, "optimiser", left.error, others)
+
+    def _steps_of(self, side: int, name: str, count: int, rtol: float) -> Iterator[tuple[Difference, str, str, str]]:
+        """Each change of one side's optimiser: the difference that is left, the cause, its words, and where."""
+        run, other = self.runs[side], self.runs[1 - side]
+        adams = [optimizer_causes.adam_of(r.optimizer_of(p), p) for r in (run, other) for p in [_parameter(r, name)]]
+        if adams[0] is None or any(name not in gradients for gradients in run.gradients[:count]):
+            return
+        gradients = [gradients[name] for gradients in run.gradients[:count]]
+        start, own, goal = run.initial[name], run.parameters[count][name], other.parameters[count][name]
+        if not difference(adams[0].steps(start, gradients).astype(own.dtype), own, rtol).agrees:
+            return  # this side is no Adam as the formula has it: the other may be
+        for cause, label, changed in optimizer_causes.variants(adams[0], adams[1]):
+            made = changed.steps(start, gradients).astype(own.dtype)
+            yield difference(made, goal, rtol), cause, label, f"{run.side.name}'s optimiser"
+
+
+def _parameter(run: Any, name: str) -> Any:
+    return dict(run.model.named_parameters())[name]
 
 
 def enclosing(recording: Recording, visit: Visit) -> list[Visit]:

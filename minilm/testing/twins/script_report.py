@@ -106,11 +106,11 @@ class _Moment:
         self._before = self.parameters[step - 1]
 
     def optimizer_of(self, parameter: Any) -> Any:
-        """The optimiser that changes a parameter."""
+        """The optimiser that changes a parameter; any other if none does."""
         for optimizer in self._optimizers:
             if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
                 return optimizer
-        raise LookupError("no optimiser changes it")
+        return self._optimizers[0]
 
     def restore(self) -> None:
         """The parameters as they were before the step."""
