@@ -21,6 +21,26 @@ def beside(torch: Any, ours: Any, theirs: Any) -> Any:
     return compare(ours, theirs, TOKENS, weights="ours")
 
 
+def test_values_are_recorded_before_they_are_changed_in_place(torch: Any) -> None:
+    def model(m: Any, factor: float) -> Any:
+        class Changing(m.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.last = m.nn.Linear(C, C), m.nn.Linear(C, C)
+
+            def forward(self, x: Any) -> Any:
+                h = self.first(x)
+                h.mul_(factor)
+                return self.last(h)
+
+        return Changing()
+
+    report = compare(model(ml, 1.0), model(torch, 2.0), X)
+    assert (report.first.kind, report.first.name) == ("input", "last [0]")
+    assert report.rows[0].name == "first"
+    assert report.rows[0].agrees
+
+
 def test_where_as_a_mask(torch: Any) -> None:
     def model(m: Any, allowed: Any) -> Any:
         class Scores(m.nn.Module):
