@@ -1,4 +1,4 @@
-"""The `minilm` command: demo, train, generate, bench, run-torch, info.
+"""The `minilm` command: demo, train, generate, bench, run-torch, compare, info.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -174,6 +174,19 @@ def run_torch(
     from minilm.compat.script import run_torch
 
     raise typer.Exit(run_torch(script, arguments or ()))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def compare(
+    script: Annotated[Path, typer.Argument(help="A Python script that was written for PyTorch.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="What the script itself is given.")] = None,
+    steps: Annotated[int, typer.Option(help="How many optimiser steps to compare; then the script is ended.")] = 1,
+    rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the element type.")] = None,
+) -> None:
+    """Run a script on PyTorch and on minilm, and say where they part first and why: minilm compare SCRIPT.py."""
+    from minilm.testing.twins.script_report import run_compare
+
+    raise typer.Exit(run_compare(script, arguments or (), steps, rtol))
 
 
 @app.command()

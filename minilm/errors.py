@@ -31,6 +31,10 @@ class DeviceError(MinilmError, RuntimeError):
     """A device that is not here; the message says what is missing."""
 
 
+class MissingTorchError(MinilmError, ImportError):
+    """What was asked for compares with PyTorch, or makes its tensors, and it is not installed."""
+
+
 class BackendError(MinilmError, RuntimeError):
     """A kernel backend that was asked for by name cannot serve; the message says why."""
 

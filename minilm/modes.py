@@ -12,12 +12,17 @@ from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# `watcher(op, arrays, results, rest, options)` sees an operation, its inputs, its results (a tuple of arrays) and its
+# options by position and by name. It returns None, or what shall take the results' place in the forward pass.
+Watcher = Callable[..., Any]
+
 
 class _State(threading.local):
     recording = True  # are operations put on the tape?
     inference = False  # are new tensors barred from the tape for good?
     create_graph = False  # is a backward walk itself being recorded?
     anomaly = False  # are results searched for NaN and infinity?
+    watchers: tuple[Watcher, ...] = ()  # who is shown every operation's results
 
 
 state = _State()

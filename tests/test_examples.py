@@ -14,6 +14,7 @@ import minilm
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 CHAPTERS = sorted(FOLDER.glob("*.py"))
+NEEDS_TORCH = {"08_compare"}
 WIDTH = 100  # characters, of the terminal that the chapters are laid out for
 
 
@@ -30,7 +31,9 @@ def test_the_chapters_are_there():
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
-def test_chapter_runs(chapter):
+def test_chapter_runs(chapter, request):
+    if chapter.stem in NEEDS_TORCH:
+        request.getfixturevalue("torch")
     installed = str(Path(minilm.__file__).resolve().parent.parent)  # the minilm under test, wherever that is
     done = subprocess.run(
         [sys.executable, "-W", "error", f"examples/{chapter.name}"],
@@ -44,6 +47,23 @@ def test_chapter_runs(chapter):
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) > 10
     assert [line for line in done.stdout.splitlines() if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_TORCH))
+def test_without_torch_a_chapter_that_needs_it_says_so_in_one_line(name, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')", "utf-8")
+    installed = str(Path(minilm.__file__).resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", f"examples/{name}.py"],
+        cwd=FOLDER.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), installed])},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+    assert "pip install torch" in done.stdout
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)

@@ -6,14 +6,18 @@ minus infinity on purpose is no anomaly, the softmax of a row with nothing else 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minilm.device import array_module
 from minilm.errors import AnomalyError
-from minilm.modes import state
+from minilm.modes import Watcher, state
 from minilm.tape import Node, call_site, describe_site
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class detect_anomaly:  # noqa: N801 - PyTorch's name
@@ -24,22 +28,23 @@ class detect_anomaly:  # noqa: N801 - PyTorch's name
     """
 
     def __init__(self) -> None:
-        self._before: list[tuple[bool, np.errstate]] = []
+        self._before: list[tuple[bool, tuple[Watcher, ...], np.errstate]] = []
 
     def __enter__(self) -> None:
         quiet = np.errstate(divide="ignore", over="ignore", invalid="ignore")
         quiet.__enter__()
-        self._before.append((state.anomaly, quiet))
+        self._before.append((state.anomaly, state.watchers, quiet))
         state.anomaly = True
+        state.watchers = (*state.watchers, check_forward)
 
     def __exit__(self, *_: object) -> None:
-        state.anomaly, quiet = self._before.pop()
+        state.anomaly, state.watchers, quiet = self._before.pop()
         quiet.__exit__(None, None, None)
 
 
-def check_forward(op: Any, inputs: Any, outputs: Any, options: Any = ()) -> None:
+def check_forward(op: Any, inputs: Any, outputs: Any, rest: Any = (), options: Mapping[str, Any] = _NONE) -> None:
     """Raise if one of the `outputs` (arrays) has a NaN or infinity that no input and no option had."""
-    born = _born([*inputs, *options], outputs)
+    born = _born([*inputs, *rest, *options.values()], outputs)
     if born:
         name = getattr(op, "title", op.name)
         raise AnomalyError(

@@ -251,6 +251,21 @@ class Module:
         """
         return state.load_state(self, state_dict, strict)
 
+    def load_torch(self, source: Any) -> state.IncompatibleKeys:
+        """Copy the weights of a PyTorch module, or of its state_dict, into this one, by name.
+
+        Names and shapes must be the same, as with `load_state_dict(strict=True)`; values are converted to the
+        element types here, bfloat16 too. Errors: ModuleError that lists all that does not fit; nothing is changed.
+        """
+        return state.load_torch(self, source)
+
+    def to_torch(self) -> dict[str, Any]:
+        """The state as a dict of PyTorch tensors (copies), for `load_state_dict` of a PyTorch module.
+
+        Errors: MissingTorchError where PyTorch is not installed.
+        """
+        return state.torch_state(self)
+
     def train(self: M, mode: bool = True) -> M:
         """Go into training mode, with all parts; `train(False)` is `eval()`."""
         for module in self.modules():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from minilm import pytorch
 from minilm.errors import ModuleError
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
@@ -66,6 +67,25 @@ def load_state(module: Module, state: Mapping[str, Any], strict: bool) -> Incomp
         for name, value in given.items():
             own[name].copy_(value)
     return IncompatibleKeys(missing, unexpected)
+
+
+def load_torch(module: Module, source: Any) -> IncompatibleKeys:
+    """Copy the state of a PyTorch module, or a state_dict of one, into ours; see `Module.load_torch`."""
+    try:
+        arrays = pytorch.state_of(source)
+    except TypeError as error:
+        raise ModuleError(f"load_torch: {error}; nothing was changed") from None
+    return load_state(module, arrays, strict=True)
+
+
+def torch_state(module: Module) -> dict[str, Any]:
+    """The state as PyTorch's tensors, copies, by name; tied tensors stay one tensor."""
+    torch = pytorch.import_torch("to_torch()")
+    made: dict[int, Any] = {}
+    for tensor in state_tensors(module).values():
+        if id(tensor) not in made:
+            made[id(tensor)] = pytorch.to_torch(tensor, torch)
+    return {name: made[id(tensor)] for name, tensor in state_tensors(module).items()}
 
 
 def _readable(given: Any) -> Any:

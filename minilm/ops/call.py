@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from minilm import dtypes
-from minilm.autograd import anomaly
 from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError
 from minilm.modes import state
@@ -70,9 +69,9 @@ def caller(op: Any) -> Callable[..., Any]:
             if type(r) is not np.ndarray:
                 results = _arrays_of(results, ctx)
                 break
+        for watch in state.watchers:
+            results = watch(op, arrays, results, rest, options) or results
         outputs = tuple([wrap(r) for r in results])
-        if state.anomaly:
-            anomaly.check_forward(op, arrays, results, (*rest, *options.values()))
         if ctx is not NO_TAPE:
             _record(ctx, inputs, outputs, broadcasts)
             if fused:

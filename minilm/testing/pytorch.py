@@ -1,4 +1,4 @@
-"""PyTorch as the oracle: the counterpart of an operation, and tensors back and forth.
+"""PyTorch as the oracle: the counterpart of an operation, and what it gives for a case.
 
 PyTorch is passed in as an argument, so that nothing here imports it.
 """
@@ -9,11 +9,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minilm.ops.registry import Operation
-from minilm.tensor import Tensor
+from minilm.pytorch import to_numpy, to_torch
 from minilm.testing.samples import Case
+
+__all__ = ["call", "counterpart", "run", "to_numpy", "to_torch"]
 
 
 def counterpart(op: type[Operation], torch: Any) -> Callable[..., Any] | None:
@@ -25,27 +25,6 @@ def counterpart(op: type[Operation], torch: Any) -> Callable[..., Any] | None:
         if callable(function):
             return function
     return None
-
-
-def to_torch(value: Any, torch: Any, requires_grad: bool = False) -> Any:
-    """Arrays, Tensors and dtypes, also inside tuples, lists and dicts, as PyTorch's; the rest as it is."""
-    if isinstance(value, Tensor):
-        value = value.array
-    if isinstance(value, np.ndarray):
-        tensor = torch.from_numpy(value.copy())
-        return tensor.requires_grad_() if requires_grad and value.dtype.kind == "f" else tensor
-    if isinstance(value, np.dtype):
-        return getattr(torch, value.name)
-    if isinstance(value, (tuple, list)):
-        return type(value)(to_torch(v, torch) for v in value)
-    if isinstance(value, dict):
-        return {key: to_torch(v, torch) for key, v in value.items()}
-    return value
-
-
-def to_numpy(tensor: Any) -> np.ndarray[Any, Any]:
-    """A PyTorch tensor's values."""
-    return tensor.detach().resolve_conj().resolve_neg().numpy()
 
 
 def call(case: Case, torch: Any, tensors: Any) -> list[Any]:
