@@ -5,8 +5,8 @@
     RUN/tokenizer.json                          how text becomes tokens
     RUN/tokens.bin                              the corpus as tokens
 
-A checkpoint is written beside its place, brought to the disk and renamed, so there is always a whole one; and it carries
-a checksum, so that one which the disk has spoilt since is known, and the one before it serves.
+A checkpoint is written beside its place, brought to the disk and renamed, so there is always a whole one; and it
+carries a checksum, so that one which the disk has spoilt since is known, and the one before it serves.
 """
 
 from __future__ import annotations
@@ -257,8 +257,8 @@ def newest(place: Path, until: int | None = None) -> tuple[Path, dict[str, Tenso
         except DamagedError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            warnings.warn(f"{error}; in its place serves {path.name}", CheckpointWarning, stacklevel=3)
+        for what in damaged:
+            warnings.warn(f"{what}; in its place serves {path.name}", CheckpointWarning, stacklevel=3)
         return path, *found
     raise damaged[0] if damaged else CheckpointError(f"{place}: there is no checkpoint of step {until} or before")
 
