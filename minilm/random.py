@@ -136,8 +136,15 @@ def examples(first: int, count: int, total: int) -> Iterator[None]:
     So a batch in several parts, each begun with the same seed, drops what it would in one. An array belongs to the
     examples if its first axis has their number.
     """
-    before = getattr(_part, "now", None)
-    _part.now = Part(first, count, total) if count < total else None
+    with the_part(Part(first, count, total) if count < total else None):
+        yield
+
+
+@contextmanager
+def the_part(part: Part | None) -> Iterator[None]:
+    """The same for a part that `current_part` gave."""
+    before = current_part()
+    _part.now = part
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ IGNORED = -100  # a target that is none, as in cross_entropy
 
 
 class Data(Protocol):
-    """What a Trainer learns from. Batches are tuples of arrays whose first axis runs over examples; targets are last."""
+    """What a Trainer learns from. Batches are tuples of arrays, whose first axis is that of examples; targets last."""
 
     def batch(self, step: int) -> Batch:
         """The batch of that step."""

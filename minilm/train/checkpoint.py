@@ -25,7 +25,7 @@ import numpy as np
 from minilm import __version__
 from minilm.errors import CheckpointError, ConfigError, DamagedError, MinilmError
 from minilm.models.gpt import GPT, GPTConfig
-from minilm.serialization import load_with_metadata, save
+from minilm.serialization import load_metadata, load_with_metadata, save
 from minilm.tensor import Tensor
 from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
@@ -261,6 +261,15 @@ def newest(place: Path, until: int | None = None) -> tuple[Path, dict[str, Tenso
             warnings.warn(f"{what}; in its place serves {path.name}", CheckpointWarning, stacklevel=3)
         return path, *found
     raise damaged[0] if damaged else CheckpointError(f"{place}: there is no checkpoint of step {until} or before")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, without its tensors and unchecked. Errors: DamagedError."""
+    try:
+        record: dict[str, Any] = json.loads(load_metadata(path)["minilm"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        raise DamagedError(f"{path}: is damaged, or was not written by minilm's training") from None
+    return record
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -45,6 +45,7 @@ class TrainConfig(Config):
         grad_clip: the largest norm that a step's gradient may have; 0 for no limit.
         eval_every, eval_batches: every so many steps the validation loss over so many random batches.
         patience: evaluations in a row without a better loss after which training ends; 0 for any number.
+        target_loss: the validation loss whose time is recorded, the first time that it is reached; 0 for none.
         on_nan: what a loss or gradient that is no finite number does: "stop" the run, or "skip" the batch.
         sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
         checkpoint_every: every so many steps a checkpoint; the last step always writes one.
@@ -73,6 +74,7 @@ class TrainConfig(Config):
     eval_every: int = 250
     eval_batches: int = 20
     patience: int = 0
+    target_loss: float = 0.0
     on_nan: str = "stop"
     sample_every: int = 500
     sample_length: int = 200
@@ -102,6 +104,7 @@ class TrainConfig(Config):
         self.require("ema_decay", 0 <= self.ema_decay < 1, "at least 0 and below 1")
         for name in (
             "micro_batch_size",
+            "target_loss",
             "patience",
             "warmup_steps",
             "weight_decay",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -17,7 +18,7 @@ from minilm.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from minilm.train.trainer import Trainer
 
-LOG, TIMING = "log.jsonl", "timing.jsonl"
+LOG, TIMING, COSTS = "log.jsonl", "timing.jsonl", "costs.json"
 
 
 class Observer:
@@ -82,6 +83,52 @@ class LogFile(Observer):
         for path, record in ((self.path, line), (self.timing, timing)):
             with path.open("a", encoding="utf-8") as file:  # not held open: a run may end by an error
                 file.write(json.dumps(record) + "\n")
+
+
+class Costs(Observer):
+    """Writes costs.json, what the run has cost so far, over all its sessions, with every checkpoint.
+
+    steps, tokens, seconds; flops: multiplications and additions by the model's formula; peak_memory in bytes;
+    joules: of the whole processor, where the system tells (RAPL), else null; seconds_to_target: see `target_loss`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / COSTS
+        self._meter = energy()
+        self._before: dict[str, Any] = {}
+
+    def started(self, trainer: Trainer) -> None:
+        """Go on from what earlier sessions have cost."""
+        with contextlib.suppress(OSError, ValueError):
+            self._before = json.loads(self.path.read_text(encoding="utf-8"))
+        self._meter = energy()
+
+    def saved(self, trainer: Trainer) -> None:
+        """Write them down."""
+        p, now = trainer.progress, energy()
+        per_token = getattr(trainer.model, "flops_per_token", None)
+        joules = None if now is None or self._meter is None else max(0.0, now - self._meter)
+        record = {
+            "steps": p.step,
+            "tokens": p.targets,
+            "seconds": round(p.seconds, 3),
+            "flops": None if per_token is None else p.targets * per_token(),
+            "peak_memory": max(peak_memory(), self._before.get("peak_memory") or 0),
+            "joules": None if joules is None else round(joules + (self._before.get("joules") or 0), 1),
+            "seconds_to_target": p.seconds_to_target,
+        }
+        with written_whole(self.path, "w") as file:
+            file.write(json.dumps(record, indent=2) + "\n")
+
+
+def energy() -> float | None:
+    """The joules that the processors' meters show; None where there are none, or they may not be read."""
+    meters = sorted(Path("/sys/class/powercap").glob("intel-rapl:[0-9]*"))
+    try:
+        found = [int((meter / "energy_uj").read_text()) for meter in meters if meter.name.count(":") == 1]
+    except (OSError, ValueError):
+        return None
+    return sum(found) / 1e6 if found else None
 
 
 def peak_memory() -> int:

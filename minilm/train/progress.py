@@ -17,6 +17,7 @@ class Progress:
         loss: the mean training loss of the last `log_every` steps, in nats per target. recent: those since then.
         validation_loss: as last measured; None before. best_validation_loss: the least so far.
         evaluated_at: the step at which it was measured. best_checkpoint: the step of the best one that was saved.
+        seconds_to_target: the seconds that were spent when the target loss was first reached; None before.
         worse: evaluations in a row without a new best. stopped: whether these were so many that training ended.
         learning_rate: of the last step. gradient_norm: of the last step, before clipping.
         skipped: steps that were left out since their loss or gradient was no finite number.
@@ -34,6 +35,7 @@ class Progress:
     best_validation_loss: float = math.inf
     evaluated_at: int | None = None
     best_checkpoint: int | None = None
+    seconds_to_target: float | None = None
     worse: int = 0
     stopped: bool = False
     learning_rate: float = 0.0
@@ -67,8 +69,10 @@ class Progress:
         speed = targets / seconds
         self.tokens_per_second += (speed - self.tokens_per_second) * (0.1 if self.tokens_per_second else 1)
 
-    def evaluated(self, loss: float, patience: int) -> None:
-        """The validation loss was measured; too many in a row that are no better (0: any number may be) end the run."""
+    def evaluated(self, loss: float, patience: int, target: float) -> None:
+        """The validation loss was measured; `patience` of them in a row that are no better (0: any) end the run."""
+        if loss <= target and self.seconds_to_target is None:
+            self.seconds_to_target = self.seconds
         self.validation_loss, self.evaluated_at = loss, self.step
         better = loss < self.best_validation_loss
         self.best_validation_loss = min(loss, self.best_validation_loss)

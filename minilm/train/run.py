@@ -28,11 +28,11 @@ from minilm.train.checkpoint import (
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
 from minilm.train.corpus import TOKENS, Corpus
-from minilm.train.observers import LOG, TIMING
+from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
 
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, LOG, TIMING, PICTURE)  # what a run writes into its folder
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
@@ -125,6 +125,8 @@ def continued_run(folder: Path, settings: Mapping[str, Any], allow: Collection[s
         )
     with locked(folder):
         config.save(folder)
+        if settings:  # the steps from here on are this configuration's: a replay must find it
+            save_checkpoint(trainer, folder)
     return trainer, corpus
 
 

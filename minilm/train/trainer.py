@@ -68,6 +68,7 @@ class Trainer:
         )
         self.average = optim.WeightAverage(model.parameters(), config.ema_decay) if config.ema_decay else None
         self.schedule = config.schedule()
+        model.recompute = config.recompute
         self.progress = Progress(steps=config.steps)
         self.interrupted = False
         self.data_checksum = ""  # of what the data are made of, where a checkpoint is to know it
@@ -82,7 +83,7 @@ class Trainer:
         another process trains this run.
         """
         self.interrupted = False
-        with self._alone(), ending_when_asked(self._ask_to_end), _precision(self.config.precision):
+        with self._alone(), ending_when_asked(self._ask_to_end), precision(self.config.precision):
             self._tell("started")
             if self.progress.at_the_beginning:
                 self._checkpoint()
@@ -97,20 +98,21 @@ class Trainer:
         progress, config = self.progress, self.config
         self.model.train()
         while not progress.done and not self.interrupted:
-            if not self._step(self.data.batch(progress.step)):
+            if not self.step(self.data.batch(progress.step)):
                 return
             if progress.step % config.log_every == 0 or progress.done:
                 progress.loss = sum(progress.recent) / len(progress.recent) if progress.recent else math.nan
             if progress.step % config.eval_every == 0 or progress.done:
-                progress.evaluated(self._finite("the validation loss", self.evaluate()), config.patience)
+                loss = self._finite("the validation loss", self.evaluate())
+                progress.evaluated(loss, config.patience, config.target_loss)
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
             if progress.step % config.checkpoint_every == 0 or progress.done:
                 self._checkpoint()
 
-    def _step(self, batch: Batch) -> bool:
-        """One step of gradient descent; False if it was interrupted between micro-batches."""
+    def step(self, batch: Batch) -> bool:
+        """One step of gradient descent; False if it was interrupted between micro-batches. Errors: DivergedError."""
         progress, began = self.progress, time.perf_counter()
         try:
             whole = self._gradients(batch)
@@ -226,7 +228,7 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def _precision(name: str) -> Iterator[None]:
+def precision(name: str) -> Iterator[None]:
     """Products of matrices in bfloat16 for the while, if `name` is "bf16"."""
     before = get_float32_matmul_precision()
     set_float32_matmul_precision("medium" if name == "bf16" else before)
