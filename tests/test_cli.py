@@ -293,7 +293,7 @@ def test_a_damaged_checkpoint_with_one_before_it_is_a_warning(tiny):
     path = tiny / "checkpoints" / "step-00000003.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     done = run("generate", "run", "--tokens", "5", cwd=tiny.parent)
-    is_one_line(done.stderr, "warning: run/checkpoints/step-00000003.safetensors", "in its place serves step-00000000")
+    is_one_line(done.stderr.decode(), "warning: run/checkpoints/step-00000003.safetensors", "in its place serves step-00000000")
     assert (done.returncode, len(done.stdout) > 5) == (0, True)
 
 
