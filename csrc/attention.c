@@ -178,7 +178,7 @@ static void drop(const head *h, size_t query, size_t queries, size_t key, size_t
     real kept = x->p < 1 ? (real)(1 / (1 - x->p)) : 0;
     for (size_t j = 0; j < queries; j++) {
         uint32_t drawn[4 * AT_A_TIME]; /* more than KEYS; a tile begins with a new counter */
-        philox(x->key, h->number * x->queries + query + j, key / 4, drawn);
+        philox(x->key, x->first_row + h->number * x->queries + query + j, key / 4, drawn);
         for (size_t i = 0; i < keys; i++)
             weights[i * QUERIES + j] *= philox_uniform(drawn[i]) >= (float)x->p ? kept : 0;
     }

@@ -63,7 +63,7 @@ typedef struct {
     minilm_matrices mask;             /* of bytes, 0 where a query must not look */
     bool causal;                      /* query t sees keys 0 ... t only */
     double scale, p;                  /* p: the share that dropout leaves out, chosen by `key` */
-    uint64_t key;
+    uint64_t key, first_row;          /* the number of the first of all rows, for which dropout draws */
     void *lse;                              /* (batch..., T), one head behind the other; the backward reads it */
     minilm_matrices dy, dq, dk, dv;         /* for the backward */
     void *dbias;                            /* (batch..., T, S), zeros before; NULL: not wanted */

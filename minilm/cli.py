@@ -1,4 +1,4 @@
-"""The `minilm` command: demo, train, generate, bench, run-torch, compare, info.
+"""The `minilm` command: demo, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,16 +64,22 @@ def train(
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder instead.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="With --resume: go on all the same with changed data, or another version.")
+    ] = None,
 ) -> None:
     """Train a GPT on a text, or go on with a run: minilm train CORPUS.txt, minilm train --resume RUN."""
     from minilm.train.config import TrainConfig, parse_setting
     from minilm.train.run import continued_run, new_run
 
     given = dict(parse_setting(text) for text in settings or ())
+    for difference in allow or ():
+        if difference not in ("data", "version"):
+            raise UsageError(f"--allow takes data or version, not {difference}")
     if resume is not None:
         if corpus is not None or out is not None or config is not None:
             raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
-        return _train(lambda: continued_run(resume, given), f"minilm: going on with {resume}")
+        return _train(lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}")
     if corpus is None:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
     built = TrainConfig.build(config, given)
@@ -129,6 +136,39 @@ def generate(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="The folder that training wrote.")],
+    step: Annotated[int, typer.Option(help="Which step, from 1.")],
+    examples: Annotated[int, typer.Option(help="How many examples of its batch to show, the worst first.")] = 3,
+) -> None:
+    """Do one step of a run again, to the bit: its batch, its loss, and which examples made it."""
+    from minilm.train.replay import render
+    from minilm.train.replay import replay as do_again
+
+    typer.echo(render(do_again(run, step), examples))
+
+
+@app.command()
+def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
+    """List the runs in a folder and how they stand."""
+    from minilm.train.listing import table
+
+    Console(highlight=False).print(table(folder))
+
+
+@app.command()
+def plot(
+    folders: Annotated[list[Path], typer.Argument(help="The folders of runs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png or .svg file.")] = Path("loss.png"),
+    x: Annotated[str, typer.Option(help="Along the axis: step, tokens or seconds.")] = "step",
+) -> None:
+    """Draw the losses of runs into one picture."""
+    from minilm.train.picture import draw_comparison
+
+    typer.echo(draw_comparison(folders, out, x))
 
 
 @app.command()
@@ -204,16 +244,17 @@ class UsageError(MinilmError):
 def _train(prepare: Any, title: str) -> None:
     """Prepare a run, train it, draw its picture, and say how to go on."""
     from minilm.train.display import Display
-    from minilm.train.observers import LogFile, Samples
+    from minilm.train.observers import Costs, LogFile, Samples
     from minilm.train.picture import draw_loss
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(title, style="bold", markup=False)
     trainer, corpus = prepare()
     display = Display(console)
-    first = corpus.tokenizer.decode(trainer.train_blocks.tokens[:1])
+    first = corpus.tokenizer.decode(corpus.tokens[:1])
     trainer.observers = [
         LogFile(trainer.folder),
+        Costs(trainer.folder),
         display,
         Samples(corpus.tokenizer, display.sample, "\n" if "\n" in _characters(corpus) else first),
     ]
@@ -240,10 +281,12 @@ def _characters(corpus: Any) -> str:
 
 def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None) -> None:
     """Where everything is, and the commands to go on."""
+    from minilm.train.checkpoint import checkpoints
+
     folder, p = trainer.folder, trainer.progress
     state = f"stopped at step {p.step} of {p.steps}" if trainer.interrupted else f"done: {p.steps} steps"
     console.print(f"\n{state} in {p.seconds:.0f} s", style="bold")
-    console.print(f"  checkpoint    {folder}/checkpoint.safetensors", markup=False)
+    console.print(f"  checkpoint    {checkpoints(folder)[0]}", markup=False)
     if picture is not None:
         console.print(f"  loss curve    {picture}", markup=False)
     else:
@@ -286,6 +329,7 @@ def main() -> None:
     for screen in (sys.stdout, sys.stderr):
         if isinstance(screen, io.TextIOWrapper):
             screen.reconfigure(errors="replace")  # a terminal without these characters shows others
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     with _one_line_errors():
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
 
@@ -309,6 +353,10 @@ def _one_line_errors() -> Iterator[None]:
         _fail(f"not enough memory: {error}", 2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _one_line_warning(message: Any, *_: Any) -> None:
+    print(f"minilm: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> None:

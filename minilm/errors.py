@@ -53,3 +53,11 @@ class DataError(MinilmError, ValueError):
 
 class CheckpointError(MinilmError, ValueError):
     """A checkpoint that is missing, truncated or does not fit the model; the message names the file."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint whose contents are not those that were written."""
+
+
+class LockedError(MinilmError, RuntimeError):
+    """A folder that another process is using."""

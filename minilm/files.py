@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders that one process has to itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from minilm.errors import LockedError
 
 
 @contextlib.contextmanager
@@ -45,3 +47,34 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+LOCK = "lock"
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, no other process can have this folder, and none can be within already.
+
+    The lock goes with the process, however that ends. Where the system has no such locks (Windows) nothing is locked.
+
+    Errors: LockedError if another process has it; OSError for a folder that cannot be written.
+    """
+    place = Path(folder) / LOCK
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with place.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise LockedError(
+                f"{place.parent}: is in use by another process ({file.read().strip() or 'unknown'})"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield

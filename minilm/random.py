@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,6 +81,17 @@ class Generator:
         drawn = (self.bits(count) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
         return drawn.astype(dtype, copy=False).reshape(shape)
 
+    def uniform_part(self, shape: tuple[int, ...], part: Part) -> Array:
+        """Of the float32 numbers that `uniform` would draw for all examples those of a part, (part.count, ...)."""
+        rest = math.prod(shape[1:])
+        first = part.first * rest
+        with self._lock:
+            start = self._block
+            self._block += -(-part.total * rest // 4)
+        ahead = first % 4  # numbers come in blocks of four
+        drawn = kernels.philox(self._seed, 0, start + first // 4, ahead + math.prod(shape))[ahead:]  # type: ignore[operator]
+        return ((drawn >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)).reshape(shape)
+
     def normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         """Normal with mean 0 and standard deviation 1, an array: Box & Muller 1958, two at a time."""
         count = math.prod(shape)
@@ -101,6 +115,45 @@ class Generator:
 
 
 default_generator = Generator()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which examples of a batch are at hand: `count` of `total`, from `first` on."""
+
+    first: int
+    count: int
+    total: int
+
+
+_part = threading.local()
+
+
+@contextmanager
+def examples(first: int, count: int, total: int) -> Iterator[None]:
+    """Within, dropout's numbers are those that these examples have in the whole batch.
+
+    So a batch in several parts, each begun with the same seed, drops what it would in one. An array belongs to the
+    examples if its first axis has their number.
+    """
+    with the_part(Part(first, count, total) if count < total else None):
+        yield
+
+
+@contextmanager
+def the_part(part: Part | None) -> Iterator[None]:
+    """The same for a part that `current_part` gave."""
+    before = current_part()
+    _part.now = part
+    try:
+        yield
+    finally:
+        _part.now = before
+
+
+def current_part() -> Part | None:
+    """The part of a batch that `examples` named; None for a whole one."""
+    return getattr(_part, "now", None)
 
 
 def manual_seed(seed: int) -> Generator:

@@ -42,6 +42,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return load_with_metadata(path)[0]
 
 
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts of a safetensors file alone. Errors: CheckpointError for a file that is missing, cut or none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: it cannot be read as safetensors, perhaps it was cut short ({error})") from None
+
+
 def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the texts of a safetensors file.
 

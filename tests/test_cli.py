@@ -129,14 +129,15 @@ def test_the_demo_leaves_everything_that_it_speaks_of(demo):
     folder, out = demo
     files = folder / "my runs" / "demo"
     assert {p.name for p in files.iterdir()} == {
-        "checkpoint.safetensors", "config.json", "tokenizer.json", "tokens.bin", "log.jsonl", "loss.png",
+        "checkpoints", "config.json", "tokenizer.json", "tokens.bin", "log.jsonl", "timing.jsonl", "costs.json",
+        "loss.png", "lock",
     }  # fmt: skip
     assert json.loads((files / "config.json").read_text())["steps"] == 3
     assert [json.loads(line)["step"] for line in (files / "log.jsonl").read_text().splitlines()] == [1, 2, 3]
     from matplotlib import pyplot
 
     assert pyplot.imread(files / "loss.png").shape == (540, 960, 4)
-    for named in ("checkpoint.safetensors", "loss.png"):
+    for named in ("checkpoints/step-00000003.safetensors", "loss.png"):
         assert f"my runs/demo/{named}" in out
 
 
@@ -230,7 +231,7 @@ def test_the_printed_prompt_is_one_that_the_model_knows(tmp_path, call):
         (["train", "--resume", "run", "--set", "seed=5"], ["seed cannot change when a run goes on"]),
         (["train", "cat.txt", "--resume", "run"], ["--resume takes everything from the run itself"]),
         (["generate", "missing"], ["missing", "there is no such folder"]),
-        (["generate", "."], ["holds no checkpoint.safetensors"]),
+        (["generate", "."], ["holds no checkpoints"]),
         (["generate", "run", "--prompt", ""], ["the prompt is empty"]),
         (["generate", "run", "--prompt", "the Cat"], ["'C' (U+0043) at position 4 is not in the vocabulary"]),
         (["generate", "run", "--tokens", "-1"], ["tokens must be at least 0, not -1"]),
@@ -280,11 +281,44 @@ def mistakes(tmp_path_factory):
 
 
 def test_a_truncated_checkpoint_is_one_line(tiny, call):
-    path = tiny / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
+    for path in (tiny / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
     for args in (["generate", "run"], ["train", "--resume", "run", "--set", "steps=9"]):
         code, _, err = call(*args)
-        is_one_line(err, "run/checkpoint.safetensors", "perhaps it was cut short")
+        is_one_line(err, "run/checkpoints/step-00000003.safetensors", "perhaps it was cut short")
+        assert code == 2
+
+
+def test_a_damaged_checkpoint_with_one_before_it_is_a_warning(tiny):
+    path = tiny / "checkpoints" / "step-00000003.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run("generate", "run", "--tokens", "5", cwd=tiny.parent)
+    is_one_line(
+        done.stderr.decode(), "warning: run/checkpoints/step-00000003.safetensors", "in its place serves step-00000000"
+    )
+    assert (done.returncode, len(done.stdout) > 5) == (0, True)
+
+
+def test_runs_replay_and_plot(tiny, call):
+    code, out, _ = call("runs", ".")
+    assert code == 0
+    assert re.search(r"run\s+done\s+3/3 ", out)
+    code, out, _ = call("replay", "run", "--step", "2")
+    assert code == 0
+    assert out.startswith("step 2, from the checkpoint of step 0\n  loss ")
+    assert out.count("\nexample ") == 2
+    assert call("plot", "run", "--out", "x.svg")[:2] == (0, "x.svg\n")
+    assert (tiny.parent / "x.svg").read_text().startswith("<?xml")
+    for args, words in (
+        (["replay", "run", "--step", "4"], "the run has done steps 1 to 3"),
+        (["plot", "run", "--out", "x.txt"], "ends in .png or .svg"),
+        (["plot", "run", "--x", "hour"], "the axis is one of step, tokens, seconds"),
+        (["plot", "nowhere"], "nowhere: holds no log.jsonl"),
+        (["runs", "nowhere"], "there is no such folder"),
+        (["train", "--resume", "run", "--allow", "all"], "--allow takes data or version"),
+    ):
+        code, _, err = call(*args)
+        is_one_line(err, words)
         assert code == 2
 
 
@@ -292,13 +326,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(tiny, c
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    before = (tiny / "checkpoint.safetensors").read_bytes()
+    newest = tiny / "checkpoints" / "step-00000003.safetensors"
+    before = newest.read_bytes()
     with monkeypatch.context() as m:
         m.setattr(os, "fsync", full)
         code, _, err = call("train", "--resume", "run", "--set", "steps=5")
         is_one_line(err, "No space left on device", "run")
         assert code == 2
-    assert (tiny / "checkpoint.safetensors").read_bytes() == before
+    assert newest.read_bytes() == before
     assert call("train", "--resume", "run", "--set", "steps=5")[0] == 0
 
 

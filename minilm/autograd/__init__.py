@@ -3,6 +3,7 @@
 from minilm.autograd.anomaly import detect_anomaly
 from minilm.autograd.engine import backward, grad
 from minilm.autograd.function import Function
+from minilm.autograd.recompute import recompute
 from minilm.modes import (
     enable_grad,
     inference_mode,
@@ -24,5 +25,6 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "recompute",
     "set_grad_enabled",
 ]

@@ -99,8 +99,7 @@ def _attach(
         *(numba.boolean,) * 3,
         numba.float64,
         numba.float64,
-        numba.uint64,
-        numba.uint64,
+        *(numba.uint64,) * 3,
         t[:, :, :, :],
         t[:, :, ::1],
     )
@@ -119,6 +118,7 @@ def _attention(
     scale: float,
     rescale: float,
     key: Any,
+    row: Any,
     least: Any,
     y: Array,
     lse: Array,
@@ -164,7 +164,7 @@ def _attention(
                     sums[i, j] *= shrink[j]
             if rescale != 1:
                 for j in _columns(start, rows):
-                    keep_row(kept, key, (b * heads + h) * T + t + j, s, least)
+                    keep_row(kept, key, row + np.uint64((b * heads + h) * T + t) + j, s, least)
                     for i in range(NARROW):
                         scores[i, j] *= real(rescale) if kept[i] else real(0)
             _multiply(values.T, scores, sums, start, wide)
@@ -234,8 +234,7 @@ def _differentiate_row(row: Array, drow: Array, factors: Array, end: int, along:
         *(numba.boolean,) * 3,
         numba.float64,
         numba.float64,
-        numba.uint64,
-        numba.uint64,
+        *(numba.uint64,) * 3,
         *(t[:, :, :, :],) * 3,
         t[:, :, :, ::1],
     )
@@ -257,6 +256,7 @@ def _attention_backward(
     scale: float,
     rescale: float,
     key: Any,
+    row: Any,
     least: Any,
     dq: Array,
     dk: Array,
@@ -305,7 +305,7 @@ def _attention_backward(
                     weights[i, min(columns, t + i + 1 - s) if causal else columns :] = -np.inf
                     of_row = lse[b, h, t + i] if t + i < T else real(0)
                     if rescale != 1:
-                        keep_row(kept, key, (b * heads + h) * T + t + i, s, least)
+                        keep_row(kept, key, row + np.uint64((b * heads + h) * T + t + i), s, least)
                         for j in range(seen):
                             factors[j] = real(rescale) if kept[j] else real(0)
                     level = real(0) if of_row == -np.inf else of_row
@@ -337,17 +337,18 @@ def attention(
     scale: float,
     p: float = 0.0,
     key: int = 0,
+    row: int = 0,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """y = dropout(softmax(scale q k^T + bias)) v and each row's log sum of e^scores, as in the reference."""
     T, E = q.shape[-2], v.shape[-1]
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in (q, k, v, bias, mask) if x is not None))
     if not math.prod(lead) * T * E * k.shape[-2]:
-        return reference.attention(q, k, v, bias, mask, causal, scale, p, key, out)
+        return reference.attention(q, k, v, bias, mask, causal, scale, p, key, row, out)
     y = empty((*lead, T, E), q.dtype) if out is None else out
     lse = np.empty((*lead, T), q.dtype)
     to, inputs = _heads(y), [_heads(_broadcast(x, lead)) for x in (q, k, v)]
-    settings = _settings(bias, mask, lead, q, k, causal, scale, p, key)
+    settings = _settings(bias, mask, lead, q, k, causal, scale, p, key, row)
     _attention(-(-T // WIDE) * math.prod(lead), lse.size * k.shape[-2], *inputs, *settings, to, _heads(lse, 1))
     if not np.may_share_memory(to, y):
         y[...] = to.reshape(y.shape)
@@ -367,18 +368,19 @@ def attention_backward(
     scale: float,
     p: float = 0.0,
     key: int = 0,
+    row: int = 0,
     out: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """dq, dk, dv, dbias (None without a bias), as in the reference; dbias is made for each head, then summed."""
     T, S, lead = q.shape[-2], k.shape[-2], dy.shape[:-2]
     if not dy.size * q.size * k.size:
-        return reference.attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p, key, out)
+        return reference.attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p, key, row, out)
     given = out or (None, None, None)
     wholes = [_whole(x, lead, to) for x, to in zip((q, k, v), given)]
     results = [_heads(whole) for whole in wholes]
     dbias = np.zeros((*lead, T, S) if bias is not None else (1,) * 4, q.dtype)
     inputs = [_heads(_broadcast(x, lead)) for x in (dy, q, k, v, y)]
-    settings = _settings(bias, mask, lead, q, k, causal, scale, p, key)
+    settings = _settings(bias, mask, lead, q, k, causal, scale, p, key, row)
     _attention_backward(math.prod(lead), lse.size * S, *inputs, _heads(lse, 1), *settings, *results, _heads(dbias))
     gradients = []
     for x, whole, result, to in zip((q, k, v), wholes, results, given):
@@ -400,6 +402,7 @@ def _settings(
     scale: float,
     p: float,
     key: int,
+    row: int,
 ) -> tuple[Any, ...]:
     """What the kernels take between the arrays: bias and mask for each head, and the numbers."""
     size = q.shape[-2], k.shape[-2]
@@ -410,7 +413,8 @@ def _settings(
     biases = biases.astype(q.dtype, copy=False)
     rescale = 0.0 if p == 1 else 1 / (1 - p)
     flags = bias is not None, mask is not None, bool(causal)
-    return _heads(biases), _heads(masks), *flags, float(scale), rescale, np.uint64(key & (2**64 - 1)), least_kept(p)
+    drawn = *(np.uint64(number & (2**64 - 1)) for number in (key, row)), least_kept(p)
+    return _heads(biases), _heads(masks), *flags, float(scale), rescale, *drawn
 
 
 def _heads(x: Array, own: int = 2) -> Array:

@@ -56,7 +56,7 @@ cdef extern from "minilm.h":
         minilm_matrices q, k, v, y, bias, mask, dy, dq, dk, dv
         bint causal
         double scale, p
-        uint64_t key
+        uint64_t key, first_row
         void *lse
         void *dbias
     ctypedef enum minilm_function:

@@ -1,13 +1,13 @@
 # Part of native.pyx: attention.
 
-def attention(q, k, v, bias, mask, causal, scale, p=0.0, key=0, out=None):
+def attention(q, k, v, bias, mask, causal, scale, p=0.0, key=0, row=0, out=None):
     """y = dropout(softmax(scale q k^T + bias)) v and each row's lse: see the reference's."""
     check_attention("attention", q, k, v, bias, mask)
     cdef minilm_attention x
     lead = heads_of(q, k, v, bias, mask)
     y = out if side_by_side(out) else empty((*lead, q.shape[-2], v.shape[-1]), q.dtype)
     lse = empty((*lead, q.shape[-2]), q.dtype)
-    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key)
+    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key, row)
     held += place(&x.y, y, len(lead), True), Elements(lse, True)
     x.lse = (<Elements>held[-1]).start
     run_attention(&x, q, False)
@@ -17,7 +17,7 @@ def attention(q, k, v, bias, mask, causal, scale, p=0.0, key=0, out=None):
     return y, lse
 
 
-def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, key=0, out=None):
+def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, key=0, row=0, out=None):
     """dq, dk, dv, dbias: see the reference's."""
     check_attention("attention_backward", q, k, v, bias, mask)
     cdef minilm_attention x
@@ -31,7 +31,7 @@ def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, ke
         gradients.append(out[i] if direct else empty((*lead, *part.shape[-2:]), q.dtype))
     dbias = None if bias is None else np.zeros((*lead, q.shape[-2], k.shape[-2]), q.dtype)
 
-    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key)
+    held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key, row)
     axes = len(lead)
     held += place(&x.y, y, axes), place(&x.dy, dy, axes), elements(np.ascontiguousarray(lse))
     x.lse = (<Elements>held[-1]).start
@@ -86,7 +86,7 @@ cdef bint side_by_side(array) except -1:
     ) and all(stride % array.itemsize == 0 for stride in array.strides)
 
 
-cdef tuple describe(minilm_attention *x, tuple lead, q, k, v, bias, mask, causal, scale, p, key):
+cdef tuple describe(minilm_attention *x, tuple lead, q, k, v, bias, mask, causal, scale, p, key, row):
     """Fill in what forward and backward share; returns what must stay alive meanwhile."""
     memset(x, 0, sizeof(minilm_attention))
     cdef int axes = len(lead), axis
@@ -94,7 +94,7 @@ cdef tuple describe(minilm_attention *x, tuple lead, q, k, v, bias, mask, causal
     x.axes = axes
     for axis in range(axes):
         x.shape[axis] = lead[axis]
-    x.causal, x.scale, x.p, x.key = causal, scale, p, key
+    x.causal, x.scale, x.p, x.key, x.first_row = causal, scale, p, key, row
     scores = q.shape[-2], k.shape[-2]
     held = place(&x.q, q, axes), place(&x.k, k, axes), place(&x.v, v, axes)
     if bias is not None:

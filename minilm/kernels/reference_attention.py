@@ -23,6 +23,7 @@ def attention(
     scale: float,
     p: float = 0.0,
     key: int = 0,
+    row: int = 0,
     out: Array | None = None,
 ) -> tuple[Array, Array]:
     """y = dropout(softmax(scale q k^T + bias)) v, row by row, and each row's log sum of e^scores.
@@ -33,8 +34,8 @@ def attention(
     Args:
         mask: boolean, False where a query must not look.
         causal: query t sees keys 0 ... t only.
-        p, key: dropout; the weight of row r (counting all rows of all leading axes) and key s is kept where
-            `keep_rows` says so.
+        p, key, row: dropout; the weight of row r (counting all rows of all leading axes, from `row` on) and key s is
+            kept where `keep_rows` says so.
         out: where y goes; it may have any strides, but does not overlap the inputs.
 
     A query that may look nowhere gets zeros, and minus infinity as its lse.
@@ -49,7 +50,7 @@ def attention(
     with np.errstate(divide="ignore"):  # a row that sees nothing: the logarithm of 0
         lse = (xp.log(total) + largest)[..., 0]
     weights = e / xp.where(total == 0, total.dtype.type(1), total)
-    kept = _kept(weights, lead, p, key)
+    kept = _kept(weights, lead, p, key, row)
     if kept is not None:
         weights = weights * kept
     y = xp.matmul(weights, v)
@@ -73,6 +74,7 @@ def attention_backward(
     scale: float,
     p: float = 0.0,
     key: int = 0,
+    row: int = 0,
     out: tuple[Array, Array, Array] | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:
     """dq, dk, dv, dbias (None without a bias), from what went in, y and lse.
@@ -93,7 +95,7 @@ def attention_backward(
     if blind is not None:
         weights = xp.where(blind, weights.dtype.type(0), weights)
     lead = dy.shape[:-2]
-    kept = _kept(weights, lead, p, key)
+    kept = _kept(weights, lead, p, key, row)
     seen_weights = weights if kept is None else weights * kept
     dv = _summed_to(
         xp.matmul(xp.broadcast_to(seen_weights, (*lead, *seen_weights.shape[-2:])).swapaxes(-1, -2), dy), v.shape
@@ -137,10 +139,10 @@ def _scores(q: Array, k: Array, bias: Any, mask: Any, causal: bool, scale: float
     return xp.where(blind, scores.dtype.type(-math.inf), scores), blind
 
 
-def _kept(weights: Array, lead: tuple[int, ...], p: float, key: int) -> Any:
+def _kept(weights: Array, lead: tuple[int, ...], p: float, key: int, row: int) -> Any:
     """What dropout multiplies the weights (lead..., T, S) by: 0 or 1 / (1 - p); None without dropout."""
     if not p:
         return None
     T, S = weights.shape[-2:]
-    kept = keep_rows(key, 0, math.prod(lead) * T, S, p).reshape(*lead, T, S)
+    kept = keep_rows(key, row, math.prod(lead) * T, S, p).reshape(*lead, T, S)
     return kept * weights.dtype.type(0.0 if p == 1 else 1 / (1 - p))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minilm import nn
+from minilm.autograd import is_grad_enabled, recompute
 from minilm.errors import DtypeError, ShapeError
 from minilm.generation import KVCache, LayerCache
 from minilm.models.config import Config
@@ -137,6 +138,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # compute the blocks' activations again in the backward, and keep only their inputs
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.vocab_size, config.n_embd),
@@ -189,7 +191,10 @@ class GPT(nn.Module):
         positions = Tensor(np.arange(past, past + T))
         x = transformer["drop"](transformer["wte"](tokens) + transformer["wpe"](positions))  # (B, T, C)
         for layer, block in enumerate(transformer["h"]):
-            x = block(x, None if cache is None else cache.layers[layer])
+            if cache is None and self.recompute and is_grad_enabled():
+                x = recompute(block, x)
+            else:
+                x = block(x, None if cache is None else cache.layers[layer])
         return transformer["ln_f"](x)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:

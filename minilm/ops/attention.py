@@ -40,7 +40,7 @@ class Attention(
         causal: query t sees keys 0 ... t only.
         scale: by default 1 / sqrt(D).
         p: the share of weights that dropout leaves out; the others are divided by 1 - p.
-        key: which weights those are (`kernels.keep_rows`).
+        key, row: which weights those are (`kernels.keep_rows`); the first row of all has the number `row`.
 
     A query that may look nowhere gets zeros.
 
@@ -56,10 +56,12 @@ class Attention(
         sample((2, 1, 3, 5), (7, 5), (3, 7, 2), (1, 7), None),
         sample((3, 5), (7, 5), (7, 2), None, None, causal=True),
         sample((3, 5), (7, 5), (7, 2), None, None, p=1.0, key=7),
+        sample((2, 3, 5), (2, 7, 5), (2, 7, 5), None, None, p=0.4, key=7, row=11),
+        sample((2, 7, 5), (2, 7, 5), (2, 7, 5), (7, 7), None, causal=True, p=0.4, key=7),
     ]
     domain = ("normal", "normal", "normal", "normal", "bool")
 
-    def definition(q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
+    def definition(q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0, row=0):
         T, S, D = q.shape[-2], k.shape[-2], q.shape[-1]
         scores = matmul(q, transposed(k)) * _scale(scale, D)
         if bias is not None:
@@ -72,29 +74,33 @@ class Attention(
         blind = eq(amax(scores, -1, True), -math.inf)  # queries with nothing to see
         weights = where(blind, 0.0, softmax(where(blind, 0.0, scores), -1))
         if p:
-            weights = weights * _kept((*_lead(q, k, v), T, S), p, key) * _rescale(p)
+            weights = weights * _kept((*_lead(q, k, v), T, S), p, key, row) * _rescale(p)
         return matmul(weights, v)
 
-    def forward(ctx, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
+    def forward(ctx, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0, row=0):
         scale = _scale(scale, q.shape[-1])
-        y, lse = kernels.attention(q, k, v, bias, mask, causal, scale, p, key)
+        y, lse = kernels.attention(q, k, v, bias, mask, causal, scale, p, key, row)
         ctx.save(q, k, v, y, lse, bias, mask)
-        ctx.settings = causal, scale, p, key
+        ctx.settings = causal, scale, p, key, row
         return y
 
     def backward(ctx, dy):
         q, k, v, y, lse, bias, mask = ctx.saved
         return (*kernels.attention_backward(dy, q, k, v, y, lse, bias, mask, *ctx.settings), None)  # dq, dk, dv, dbias
 
-    def torch(torch, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0):
+    def torch(torch, q, k, v, bias=None, mask=None, causal=False, scale=None, p=0.0, key=0, row=0):
         if not p:
             with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # it has second derivatives
                 return torch.nn.functional.scaled_dot_product_attention(
                     q, k, v, bias if mask is None else mask, is_causal=causal, scale=scale
                 )
         scores = q @ k.transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
-        weights = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), -1)
-        kept = torch.from_numpy(_kept((*_lead(q, k, v), *weights.shape[-2:]), p, key))
+        scores = scores if bias is None else scores + bias
+        visible = _visible(None if mask is None else mask.numpy(), causal, *scores.shape[-2:])
+        if visible is not None:
+            scores = scores.masked_fill(torch.from_numpy(~visible), -math.inf)
+        weights = torch.softmax(scores, -1)
+        kept = torch.from_numpy(_kept((*_lead(q, k, v), *weights.shape[-2:]), p, key, row))
         return (weights.nan_to_num(0.0) * kept * _rescale(p)) @ v
 
 
@@ -117,19 +123,19 @@ class SelfAttention(
     ]
     domain = ("normal", "normal", "bool")
 
-    def definition(qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+    def definition(qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0, row=0):
         B, T, P = qkv.shape
         q, k, v = permute(reshape(qkv, (B, T, 3, heads, P // 3 // heads)), (2, 0, 3, 1, 4))  # each (B, H, T, D)
-        y = Attention.definition(q, k, v, bias, mask, causal, scale, p, key)
+        y = Attention.definition(q, k, v, bias, mask, causal, scale, p, key, row)
         return reshape(permute(y, (0, 2, 1, 3)), (B, T, P // 3))
 
-    def forward(ctx, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+    def forward(ctx, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0, row=0):
         B, T, P = qkv.shape
         if P % (3 * heads):
             raise ShapeError(f"self_attention: {P} channels do not divide into 3 times {heads} heads")
         y = array_module(qkv).empty((B, T, P // 3), qkv.dtype)
         q, k, v = _heads(qkv, 3, heads)
-        settings = causal, _scale(scale, q.shape[-1]), p, key
+        settings = causal, _scale(scale, q.shape[-1]), p, key, row
         _, lse = kernels.attention(q, k, v, bias, mask, *settings, out=_heads(y, 1, heads)[0])
         ctx.save(qkv, y, lse, bias, mask)
         ctx.settings, ctx.heads = settings, heads
@@ -144,10 +150,11 @@ class SelfAttention(
         *_, dbias = kernels.attention_backward(dy, q, k, v, y, lse, bias, mask, *ctx.settings, out=gradients)
         return dqkv, dbias, None
 
-    def torch(torch, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0):
+    def torch(torch, qkv, bias=None, mask=None, heads=1, causal=False, scale=None, p=0.0, key=0, row=0):
         B, T, P = qkv.shape
         q, k, v = qkv.reshape(B, T, 3, heads, -1).permute(2, 0, 3, 1, 4)
-        return Attention.torch(torch, q, k, v, bias, mask, causal, scale, p, key).transpose(1, 2).reshape(B, T, P // 3)
+        y = Attention.torch(torch, q, k, v, bias, mask, causal, scale, p, key, row)
+        return y.transpose(1, 2).reshape(B, T, P // 3)
 
 
 def _heads(x: Any, parts: int, heads: int) -> tuple[Any, ...]:
@@ -185,7 +192,8 @@ def scaled_dot_product_attention(
         )
     bias, mask = _bias_or_mask(attn_mask, query.shape[-2], key.shape[-2])
     drawn = dropout_key(dropout_p, generator) if dropout_p else 0
-    return Attention.apply(query, key, value, bias, mask, is_causal, scale, dropout_p, drawn)
+    row = _first_row((*_lead(query, key, value), query.shape[-2])) if dropout_p else 0
+    return Attention.apply(query, key, value, bias, mask, is_causal, scale, dropout_p, drawn, row)
 
 
 def self_attention(
@@ -208,7 +216,8 @@ def self_attention(
         raise ShapeError(f"self_attention: (B, T, 3 C) was expected, not {qkv.shape}")
     bias, mask = _bias_or_mask(attn_mask, qkv.shape[1], qkv.shape[1])
     drawn = dropout_key(dropout_p, generator) if dropout_p else 0
-    return SelfAttention.apply(qkv, bias, mask, heads, is_causal, scale, dropout_p, drawn)
+    row = _first_row((qkv.shape[0], heads, qkv.shape[1])) if dropout_p else 0
+    return SelfAttention.apply(qkv, bias, mask, heads, is_causal, scale, dropout_p, drawn, row)
 
 
 def _bias_or_mask(attn_mask: Tensor | None, T: int, S: int) -> tuple[Tensor | None, Tensor | None]:
@@ -226,7 +235,7 @@ def _bias_or_mask(attn_mask: Tensor | None, T: int, S: int) -> tuple[Tensor | No
 
 def drop_weights(weights: Tensor, p: float, generator: random.Generator | None = None) -> Tensor:
     """Dropout of attention's weights (..., T, S), just as the fused operation does it."""
-    kept = _kept(weights.shape, p, dropout_key(p, generator))
+    kept = _kept(weights.shape, p, dropout_key(p, generator), _first_row(weights.shape[:-1]))
     return Dropout.apply(weights, Tensor(kept != 0), p)
 
 
@@ -252,7 +261,13 @@ def _lead(q: Any, k: Any, v: Any) -> tuple[int, ...]:
     return np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
 
 
-def _kept(shape: tuple[int, ...], p: float, key: int) -> Any:
+def _first_row(rows: tuple[int, ...]) -> int:
+    """The number in the whole batch of the first row of weights, whose rows are (B, ..., T): see `random.examples`."""
+    part = random.current_part()
+    return part.first * math.prod(rows[1:]) if part is not None and rows[0] == part.count else 0
+
+
+def _kept(shape: tuple[int, ...], p: float, key: int, row: int) -> Any:
     """Which weights (..., T, S) dropout keeps: 0 or 1 as floats, an array."""
     rows = math.prod(shape[:-1])
-    return kernels.keep_rows(key, 0, rows, shape[-1], p).reshape(shape).astype(np.float32)
+    return kernels.keep_rows(key, row, rows, shape[-1], p).reshape(shape).astype(np.float32)

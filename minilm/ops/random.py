@@ -44,7 +44,10 @@ def keep_mask(shape: tuple[int, ...], p: float, generator: random.Generator | No
     """A boolean tensor, each element false with probability p. Errors: ValueError for p outside 0 ... 1."""
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, from 0 to 1, not {p}")
-    return Tensor((generator or random.default_generator).uniform(shape) >= p)
+    source, part = generator or random.default_generator, random.current_part()
+    if part is not None and shape and shape[0] == part.count:
+        return Tensor(source.uniform_part(shape, part) >= p)
+    return Tensor(source.uniform(shape) >= p)
 
 
 def dropout_key(p: float, generator: random.Generator | None = None) -> int:

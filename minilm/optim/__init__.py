@@ -3,6 +3,7 @@
 from minilm.optim import lr_scheduler, schedule
 from minilm.optim.adamw import Adam, AdamW
 from minilm.optim.adaptive import Adadelta, Adagrad, RMSprop
+from minilm.optim.average import WeightAverage
 from minilm.optim.clip import clip_grad_norm_, clip_grad_value_
 from minilm.optim.optimizer import Optimizer
 from minilm.optim.schedule import warmup_constant, warmup_cosine, warmup_linear
@@ -16,6 +17,7 @@ __all__ = [
     "AdamW",
     "Optimizer",
     "RMSprop",
+    "WeightAverage",
     "clip_grad_norm_",
     "clip_grad_value_",
     "lr_scheduler",

@@ -1,17 +1,22 @@
 """Training: the loop, its configuration, what it writes down, and checkpoints to go on from."""
 
+from minilm.train.batches import RandomBlocks, ShuffledEpochs
 from minilm.train.checkpoint import load_run, resume
 from minilm.train.config import TrainConfig
 from minilm.train.corpus import Corpus
-from minilm.train.observers import LogFile, Observer, Samples
-from minilm.train.trainer import Progress, Trainer
+from minilm.train.observers import Costs, LogFile, Observer, Samples
+from minilm.train.progress import Progress
+from minilm.train.trainer import Trainer
 
 __all__ = [
     "Corpus",
+    "Costs",
     "LogFile",
     "Observer",
     "Progress",
+    "RandomBlocks",
     "Samples",
+    "ShuffledEpochs",
     "TrainConfig",
     "Trainer",
     "load_run",

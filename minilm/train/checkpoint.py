@@ -1,74 +1,139 @@
-"""Checkpoints: one file with all that a run needs to go on as if it had never stopped.
+"""Checkpoints: each a file with all that a run needs to go on as if it had never stopped.
 
-    RUN/checkpoint.safetensors   weights, the optimiser's memory, where the run stands
-    RUN/config.json              the run's TrainConfig
-    RUN/tokenizer.json           how text becomes tokens
-    RUN/tokens.bin               the corpus as tokens
+    RUN/checkpoints/step-00000500.safetensors   weights, the optimiser's memory, where the run stands
+    RUN/config.json                             the run's TrainConfig
+    RUN/tokenizer.json                          how text becomes tokens
+    RUN/tokens.bin                              the corpus as tokens
 
-The checkpoint is written beside its place and renamed: there is always a whole one, the new or the old.
+A checkpoint is written beside its place, brought to the disk and renamed, so there is always a whole one; and it
+carries a checksum, so that one which the disk has spoilt since is known, and the one before it serves.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minilm.errors import CheckpointError, ConfigError, MinilmError
+from minilm import __version__
+from minilm.errors import CheckpointError, ConfigError, DamagedError, MinilmError
 from minilm.models.gpt import GPT, GPTConfig
-from minilm.serialization import load_with_metadata, save
+from minilm.serialization import load_metadata, load_with_metadata, save
 from minilm.tensor import Tensor
 from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
 from minilm.text.tokenizer import Tokenizer
 from minilm.train.config import TrainConfig
-from minilm.train.trainer import DivergedError, Progress, Trainer
+from minilm.train.progress import Progress
+from minilm.train.trainer import DivergedError, Trainer
 
-FILE_NAME = "checkpoint.safetensors"
-VERSION = 1
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+FOLDER = "checkpoints"
+VERSION = 2
+_NAME = re.compile(r"step-(\d+)(?:\+(\d+))?\.safetensors")
+_MODEL, _OPTIMIZER, _AVERAGE, _GRADIENT = "model.", "optimizer.", "average.", "gradient."
 
 
-def save_checkpoint(trainer: Trainer, folder: Path) -> None:
-    """Write the trainer's state to `folder`.
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged, and an older one serves in its place."""
 
-    Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoint untouched.
+
+def save_checkpoint(trainer: Trainer, folder: Path) -> Path:
+    """Write the trainer's state to `folder`, then remove checkpoints that are no longer to be kept.
+
+    The newest `config.keep_checkpoints` are kept, the first, and the one with the best validation loss.
+
+    Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoints untouched.
     """
+    p = trainer.progress
+    if p.evaluated_at == p.step and p.validation_loss == p.best_validation_loss:
+        p.best_checkpoint = p.step
+    tensors, counts = _state(trainer)
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor.array).all():
+            raise DivergedError(f"{name} holds NaN or infinity at step {p.step}: the run diverged, nothing is saved")
+    record = json.dumps(
+        {
+            "version": VERSION,
+            "minilm": __version__,
+            "data": trainer.data_checksum,
+            "config": trainer.config.to_dict(),
+            "model": trainer.model.config.to_dict(),
+            "optimizer": counts,
+            "progress": p.to_dict(),
+        }
+    )
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    path = place / f"step-{p.step:08d}{f'+{p.examples}' if p.examples else ''}.safetensors"
+    save(tensors, path, {"minilm": record, "sha256": _checksum(tensors, record)})
+    _remove_old(place, trainer.config.keep_checkpoints, p.best_checkpoint)
+    return path
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    found = [(match, path) for path in (Path(folder) / FOLDER).glob("*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(((int(m[1]), int(m[2] or 0)), path) for m, path in found)][::-1]
+
+
+def step_of(path: Path) -> int:
+    """How many steps were done when a checkpoint was written."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The trainer's tensors, and its counts, by name."""
     tensors = {_MODEL + name: tensor for name, tensor in _distinct(trainer.model).items()}
-    steps: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for number, memory in trainer.optimizer.state_dict()["state"].items():
         for name, value in memory.items():
             if isinstance(value, Tensor):
                 tensors[f"{_OPTIMIZER}{number}.{name}"] = value
             else:
-                steps[f"{number}.{name}"] = value
-    p = trainer.progress
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor.array).all():
-            raise DivergedError(f"{name} holds NaN or infinity at step {p.step}: the run diverged, nothing is saved")
-    record = {
-        "version": VERSION,
-        "config": trainer.config.to_dict(),
-        "model": trainer.model.config.to_dict(),
-        "optimizer": steps,
-        "progress": {"step": p.step, "loss": _finite(p.loss), "validation_loss": p.validation_loss,
-                     "seconds": p.seconds, "recent": p.recent},
-    }  # fmt: skip
-    save(tensors, folder / FILE_NAME, {"minilm": json.dumps(record)})
+                counts[f"{number}.{name}"] = value
+    if trainer.average is not None:
+        tensors.update({f"{_AVERAGE}{i}": Tensor(value) for i, value in enumerate(trainer.average.values)})
+        counts["average.updates"] = trainer.average.updates
+    if trainer.progress.examples:  # in the middle of a batch
+        grads = {f"{_GRADIENT}{i}": p.grad for i, p in enumerate(trainer.model.parameters()) if p.grad is not None}
+        tensors.update(grads)
+    return tensors, counts
+
+
+def _checksum(tensors: dict[str, Tensor], record: str) -> str:
+    """SHA-256 over all that a checkpoint holds."""
+    digest = hashlib.sha256(record.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name].array)
+        digest.update(f"{name} {array.dtype.str} {tensors[name].shape}".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _remove_old(place: Path, keep: int, best: int | None) -> None:
+    """Remove what is neither new, nor the first, nor the best; only after the new one is safe."""
+    for path in checkpoints(place.parent)[keep:]:
+        if step_of(path) not in (0, best):
+            path.unlink(missing_ok=True)
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
-    """The model and tokenizer of a run, ready to generate.
+    """The model and tokenizer of a run, ready to generate: with the averaged weights, if the run averaged them.
 
     Errors: CheckpointError or DataError that names the file that is missing, cut short or does not fit.
     """
-    place = _folder(folder)
-    tensors, record = _read(place)
-    model = _model(place, tensors, record)
+    place = run_folder(folder)
+    path, tensors, record = newest(place)
+    model = _model(path, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -79,35 +144,55 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
 
 def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
     """The configuration that the checkpoint in `folder` was written with. Errors: as `load_run`."""
-    place = _folder(folder)
-    return _config(place, _read(place)[1])
+    place = run_folder(folder)
+    path, _, record = newest(place)
+    return config_of(path, record)
 
 
 def resume(trainer: Trainer, folder: str | os.PathLike[str]) -> None:
-    """Put weights, optimiser and progress of a checkpoint into a fresh trainer, which then goes on from there.
+    """Put the newest checkpoint's weights, optimiser and progress into a fresh trainer, which goes on from there.
 
     Errors: CheckpointError that names the file and what does not fit; nothing is changed then.
     """
-    place = _folder(folder)
-    tensors, record = _read(place)
+    restore(trainer, *newest(run_folder(folder)))
+
+
+def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """The same from a checkpoint that was read. Errors: as `resume`."""
     if record["model"] != trainer.model.config.to_dict():
         differing = [k for k, v in trainer.model.config.to_dict().items() if record["model"].get(k) != v]
-        raise CheckpointError(
-            f"{place / FILE_NAME}: holds a model with another {', '.join(differing)} than the one to be resumed"
-        )
-    weights = _weights(place, trainer.model, tensors)
+        raise CheckpointError(f"{path}: holds a model with another {', '.join(differing)} than the one to be resumed")
+    weights = _weights(path, trainer.model, tensors)
+    parameters = list(trainer.model.parameters())
     try:
-        progress = _progress(record["progress"], trainer.config.steps)
+        progress = Progress.from_dict(record["progress"], trainer.config.steps)
+        average = _numbered(tensors, _AVERAGE, parameters) if trainer.average is not None else []
+        gradients = _numbered(tensors, _GRADIENT, parameters) if progress.examples else []
+        updates = record["optimizer"].get("average.updates", 0)
+        counts = {name: value for name, value in record["optimizer"].items() if not name.startswith(_AVERAGE)}
         trainer.optimizer.load_state_dict(
             {
-                "state": _optimizer_memory(tensors, record["optimizer"]),
+                "state": _optimizer_memory(tensors, counts),
                 "param_groups": trainer.optimizer.state_dict()["param_groups"],
             }
         )
     except (MinilmError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{place / FILE_NAME}: where the run stood cannot be read: {error}") from None
+        raise CheckpointError(f"{path}: where the run stood cannot be read: {error}") from None
     trainer.model.load_state_dict(weights)
     trainer.progress = progress
+    if trainer.average is not None:
+        trainer.average.values, trainer.average.updates = [t.array for t in average], updates
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = gradient
+
+
+def _numbered(tensors: dict[str, Tensor], prefix: str, parameters: list[Any]) -> list[Tensor]:
+    """One tensor for each parameter. Errors: ValueError for one that is missing or of another shape."""
+    found = [tensors.get(f"{prefix}{i}") for i in range(len(parameters))]
+    for i, (tensor, parameter) in enumerate(zip(found, parameters)):
+        if tensor is None or tensor.shape != parameter.shape:
+            raise ValueError(f"the tensor {prefix}{i} is missing or does not fit")
+    return [tensor for tensor in found if tensor is not None]
 
 
 def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict[int, dict[str, Any]]:
@@ -123,17 +208,6 @@ def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict
     return memory
 
 
-def _progress(p: dict[str, Any], steps: int) -> Progress:
-    return Progress(
-        step=int(p["step"]),
-        steps=steps,
-        loss=float("nan") if p["loss"] is None else p["loss"],
-        validation_loss=p["validation_loss"],
-        seconds=p["seconds"],
-        recent=list(p["recent"]),
-    )
-
-
 def _distinct(model: GPT) -> dict[str, Tensor]:
     """The model's tensors, tied ones once, under the first of their names."""
     seen: dict[int, str] = {}
@@ -142,7 +216,7 @@ def _distinct(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def _weights(place: Path, model: GPT, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(path: Path, model: GPT, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state for `load_state_dict`, tied names filled in. Errors: CheckpointError for a missing tensor or shape."""
     own = model.state_dict()
     first: dict[int, str] = {}
@@ -150,58 +224,98 @@ def _weights(place: Path, model: GPT, tensors: dict[str, Tensor]) -> dict[str, T
     for name, tensor in own.items():
         source = _MODEL + first.setdefault(id(tensor.array), name)
         if source not in tensors:
-            raise CheckpointError(f"{place / FILE_NAME}: the tensor {source} is missing")
+            raise CheckpointError(f"{path}: the tensor {source} is missing")
         if tensors[source].shape != tensor.shape:
-            raise CheckpointError(
-                f"{place / FILE_NAME}: {source} has shape {tensors[source].shape}, the model needs {tensor.shape}"
-            )
+            raise CheckpointError(f"{path}: {source} has shape {tensors[source].shape}, the model needs {tensor.shape}")
         weights[name] = tensors[source]
     return weights
 
 
-def _folder(folder: str | os.PathLike[str]) -> Path:
+def run_folder(folder: str | os.PathLike[str]) -> Path:
+    """`folder` as a path. Errors: CheckpointError if it holds no run."""
     place = Path(folder)
     if not place.is_dir():
         raise CheckpointError(f"{place}: there is no such folder; a run is the folder that training wrote")
-    if not (place / FILE_NAME).is_file():
-        raise CheckpointError(f"{place}: holds no {FILE_NAME}, so it is no run of minilm's")
+    if not checkpoints(place):
+        raise CheckpointError(f"{place}: holds no {FOLDER}, so it is no run of minilm's")
     return place
 
 
-def _read(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, metadata = load_with_metadata(place / FILE_NAME)
+def newest(place: Path, until: int | None = None) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """The newest checkpoint that can be read, its file, tensors and record; a damaged one is passed over, loudly.
+
+    Args:
+        until: look only at those at the beginning of a step, of at most so many steps.
+    Errors: CheckpointError if there is none.
+    """
+    damaged: list[DamagedError] = []
+    for path in checkpoints(place):
+        if until is not None and (step_of(path) > until or "+" in path.name):
+            continue
+        try:
+            found = read_checkpoint(path)
+        except DamagedError as error:
+            damaged.append(error)
+            continue
+        for what in damaged:
+            warnings.warn(f"{what}; in its place serves {path.name}", CheckpointWarning, stacklevel=3)
+        return path, *found
+    raise damaged[0] if damaged else CheckpointError(f"{place}: there is no checkpoint of step {until} or before")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, without its tensors and unchecked. Errors: DamagedError."""
     try:
-        record = json.loads(metadata["minilm"])
+        record: dict[str, Any] = json.loads(load_metadata(path)["minilm"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        raise DamagedError(f"{path}: is damaged, or was not written by minilm's training") from None
+    return record
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record of one checkpoint.
+
+    Errors: DamagedError for one that is not as it was written, CheckpointError for one that minilm did not write.
+    """
+    try:
+        tensors, metadata = load_with_metadata(path)
+    except CheckpointError as error:
+        raise DamagedError(str(error)) from None
+    try:
+        text = metadata["minilm"]
+        record = json.loads(text)
         version = record["version"]
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{place / FILE_NAME}: was not written by minilm's training") from None
+        raise DamagedError(f"{path}: is damaged, or was not written by minilm's training") from None
     if version != VERSION:
-        raise CheckpointError(f"{place / FILE_NAME}: is of version {version}; this minilm reads version {VERSION}")
+        raise CheckpointError(f"{path}: is of version {version}; this minilm reads version {VERSION}")
+    if metadata.get("sha256") != _checksum(tensors, text):
+        raise DamagedError(f"{path}: is damaged: its contents are not those that were written (checksum)")
     for part in ("config", "model", "optimizer", "progress"):
         if not isinstance(record.get(part), dict):
-            raise CheckpointError(f"{place / FILE_NAME}: its record has no {part}")
+            raise CheckpointError(f"{path}: its record has no {part}")
     return tensors, record
 
 
-def _config(place: Path, record: dict[str, Any]) -> TrainConfig:
+def config_of(path: Path, record: dict[str, Any]) -> TrainConfig:
+    """The configuration in a checkpoint's record. Errors: CheckpointError."""
     try:
         return TrainConfig.from_dict(record["config"])
     except (ConfigError, KeyError) as error:
-        raise CheckpointError(f"{place / FILE_NAME}: its configuration cannot be used: {error}") from None
+        raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from None
 
 
-def _model(place: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GPT:
+def _model(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GPT:
     try:
         model = GPT(GPTConfig.from_dict(record["model"]))
     except (MinilmError, KeyError) as error:
-        raise CheckpointError(f"{place / FILE_NAME}: its model cannot be built: {error}") from None
-    model.load_state_dict(_weights(place, model, tensors))
+        raise CheckpointError(f"{path}: its model cannot be built: {error}") from None
+    model.load_state_dict(_weights(path, model, tensors))
+    parameters = list(model.parameters())
+    if any(name.startswith(_AVERAGE) for name in tensors):
+        for parameter, average in zip(parameters, _numbered(tensors, _AVERAGE, parameters)):
+            parameter.array[...] = average.array
     return model
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if value == value else None
 
 
 def with_vocabulary(config: TrainConfig, vocab_size: int) -> GPTConfig:

@@ -35,13 +35,21 @@ class TrainConfig(Config):
         bpe_vocab_size: how many tokens a "bpe" tokenizer learns.
         train_fraction: the share of the text, from its beginning, to learn from; the rest validates.
         batch_size: B, sequences in a step.
+        micro_batch_size: how many of them are in memory at a time, their gradients added up; 0 for all.
         steps: optimiser steps in all.
         learning_rate: at its highest, after `warmup_steps`; it falls along a cosine to `min_learning_rate`.
         beta1, beta2, weight_decay: AdamW's; only matrices decay.
+        ema_decay: of the running average of the weights, which is then what is evaluated and generates; 0 for none.
+        precision: "float32", or "bf16" for products of matrices in bfloat16.
+        recompute: whether activations inside of blocks are computed again in the backward, to save memory.
         grad_clip: the largest norm that a step's gradient may have; 0 for no limit.
         eval_every, eval_batches: every so many steps the validation loss over so many random batches.
+        patience: evaluations in a row without a better loss after which training ends; 0 for any number.
+        target_loss: the validation loss whose time is recorded, the first time that it is reached; 0 for none.
+        on_nan: what a loss or gradient that is no finite number does: "stop" the run, or "skip" the batch.
         sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
         checkpoint_every: every so many steps a checkpoint; the last step always writes one.
+        keep_checkpoints: how many of the newest are kept, beside the first and the best.
         log_every: every so many steps a line in log.jsonl.
         seed: of the initial values, the batches, dropout and samples.
     """
@@ -51,6 +59,7 @@ class TrainConfig(Config):
     bpe_vocab_size: int = 2048
     train_fraction: float = 0.9
     batch_size: int = 12
+    micro_batch_size: int = 0
     steps: int = 2000
     learning_rate: float = 1e-3
     min_learning_rate: float = 1e-4
@@ -58,12 +67,19 @@ class TrainConfig(Config):
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.1
+    ema_decay: float = 0.0
+    precision: str = "float32"
+    recompute: bool = False
     grad_clip: float = 1.0
     eval_every: int = 250
     eval_batches: int = 20
+    patience: int = 0
+    target_loss: float = 0.0
+    on_nan: str = "stop"
     sample_every: int = 500
     sample_length: int = 200
     checkpoint_every: int = 500
+    keep_checkpoints: int = 3
     log_every: int = 10
     seed: int = 1337
 
@@ -72,10 +88,30 @@ class TrainConfig(Config):
         self.require("tokenizer", self.tokenizer in ("char", "bpe"), "'char' or 'bpe'")
         self.require("bpe_vocab_size", self.bpe_vocab_size >= 257, "at least 257 (256 bytes and a pair)")
         self.require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
-        for name in ("batch_size", "steps", "eval_every", "eval_batches", "checkpoint_every", "log_every"):
+        for name in (
+            "batch_size",
+            "steps",
+            "eval_every",
+            "eval_batches",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "log_every",
+        ):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("batch_size", self.batch_size < 2**31, "below 2**31")
-        for name in ("warmup_steps", "weight_decay", "grad_clip", "sample_every", "sample_length"):
+        self.require("precision", self.precision in ("float32", "bf16"), "'float32' or 'bf16'")
+        self.require("on_nan", self.on_nan in ("stop", "skip"), "'stop' or 'skip'")
+        self.require("ema_decay", 0 <= self.ema_decay < 1, "at least 0 and below 1")
+        for name in (
+            "micro_batch_size",
+            "target_loss",
+            "patience",
+            "warmup_steps",
+            "weight_decay",
+            "grad_clip",
+            "sample_every",
+            "sample_length",
+        ):
             self.require(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         self.require("learning_rate", 0 < self.learning_rate < float("inf"), "above 0")
         self.require(

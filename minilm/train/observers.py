@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from minilm.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from minilm.train.trainer import Trainer
 
-LOG = "log.jsonl"
+LOG, TIMING, COSTS = "log.jsonl", "timing.jsonl", "costs.json"
 
 
 class Observer:
@@ -41,22 +43,24 @@ class Observer:
 class LogFile(Observer):
     """Writes log.jsonl: one JSON object a line, every `log_every` steps and at each evaluation.
 
-    A resumed run first drops the lines beyond the checkpoint: those steps are done again.
+    A resumed run first drops the lines beyond the checkpoint: those steps are done again, and give the same lines. How
+    long the steps took, which is never the same, goes to timing.jsonl.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LOG
+        self.path, self.timing = folder / LOG, folder / TIMING
 
     def started(self, trainer: Trainer) -> None:
         """Keep the lines of the steps that stay done."""
-        kept = [line for line in read_log(self.path) if line["step"] <= trainer.progress.step]
-        with written_whole(self.path, "w") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
+        for path in (self.path, self.timing):
+            kept = [line for line in read_log(path) if line["step"] <= trainer.progress.step]
+            with written_whole(path, "w") as file:
+                file.writelines(json.dumps(line) + "\n" for line in kept)
 
     def stepped(self, trainer: Trainer) -> None:
         """Write a line if one is due."""
         p, config = trainer.progress, trainer.config
-        evaluated = p.step % config.eval_every == 0 or p.step == config.steps
+        evaluated = p.evaluated_at == p.step
         if not evaluated and p.step % config.log_every:
             return
         line = {
@@ -64,13 +68,77 @@ class LogFile(Observer):
             "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
             "learning_rate": p.learning_rate,
             "gradient_norm": round(p.gradient_norm, 6),
-            "tokens_per_second": round(p.tokens_per_second, 1),
-            "seconds": round(p.seconds, 3),
+            "tokens": p.targets,
         }
         if evaluated:
             line["validation_loss"] = p.validation_loss
-        with self.path.open("a", encoding="utf-8") as file:  # not held open: a run may end by an error
-            file.write(json.dumps(line) + "\n")
+        if p.skipped:
+            line["skipped"] = p.skipped
+        timing = {
+            "step": p.step,
+            "seconds": round(p.seconds, 3),
+            "tokens_per_second": round(p.tokens_per_second, 1),
+            "peak_memory": peak_memory(),
+        }
+        for path, record in ((self.path, line), (self.timing, timing)):
+            with path.open("a", encoding="utf-8") as file:  # not held open: a run may end by an error
+                file.write(json.dumps(record) + "\n")
+
+
+class Costs(Observer):
+    """Writes costs.json, what the run has cost so far, over all its sessions, with every checkpoint.
+
+    steps, tokens, seconds; flops: multiplications and additions by the model's formula; peak_memory in bytes;
+    joules: of the whole processor, where the system tells (RAPL), else null; seconds_to_target: see `target_loss`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / COSTS
+        self._meter = energy()
+        self._before: dict[str, Any] = {}
+
+    def started(self, trainer: Trainer) -> None:
+        """Go on from what earlier sessions have cost."""
+        with contextlib.suppress(OSError, ValueError):
+            self._before = json.loads(self.path.read_text(encoding="utf-8"))
+        self._meter = energy()
+
+    def saved(self, trainer: Trainer) -> None:
+        """Write them down."""
+        p, now = trainer.progress, energy()
+        per_token = getattr(trainer.model, "flops_per_token", None)
+        joules = None if now is None or self._meter is None else max(0.0, now - self._meter)
+        record = {
+            "steps": p.step,
+            "tokens": p.targets,
+            "seconds": round(p.seconds, 3),
+            "flops": None if per_token is None else p.targets * per_token(),
+            "peak_memory": max(peak_memory(), self._before.get("peak_memory") or 0),
+            "joules": None if joules is None else round(joules + (self._before.get("joules") or 0), 1),
+            "seconds_to_target": p.seconds_to_target,
+        }
+        with written_whole(self.path, "w") as file:
+            file.write(json.dumps(record, indent=2) + "\n")
+
+
+def energy() -> float | None:
+    """The joules that the processors' meters show; None where there are none, or they may not be read."""
+    meters = sorted(Path("/sys/class/powercap").glob("intel-rapl:[0-9]*"))
+    try:
+        found = [int((meter / "energy_uj").read_text()) for meter in meters if meter.name.count(":") == 1]
+    except (OSError, ValueError):
+        return None
+    return sum(found) / 1e6 if found else None
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -84,7 +152,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
             line["step"]
         except (ValueError, KeyError, TypeError):
-            if number == len(lines) - 1:
+            if number == len(lines) - 1:  # a power cut in the middle of it
                 break
             raise CheckpointError(f"{path}: line {number + 1} is no log line: {text[:60]!r}") from None
         found.append(line)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from minilm.errors import CheckpointError, ConfigError
 from minilm.files import written_whole
-from minilm.train.observers import LOG, read_log
+from minilm.train.observers import LOG, TIMING, read_log
 
 FILE_NAME = "loss.png"
 
@@ -30,11 +32,65 @@ def draw_loss(folder: Path, vocab_size: int, title: str) -> Path | None:
     _draw(axes, lines, vocab_size)
     axes.set_title(title, parse_math=False)  # a $ in a file's name is no formula
     path = folder / FILE_NAME
-    with warnings.catch_warnings(), written_whole(path) as file:
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # nor need its font have every script
-        figure.savefig(file, format="png")
-    pyplot.close(figure)
+    _save(figure, path)
     return path
+
+
+AXES = {"step": "step", "tokens": "tokens", "seconds": "seconds of training"}
+
+
+def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Path:
+    """Draw the losses of runs into one picture, validation as dots on the lines.
+
+    Args:
+        folders: of runs. path: a .png or .svg file. x: what lies along the axis, "step", "tokens" or "seconds".
+    Errors: ConfigError for another ending or axis, or where matplotlib is missing; CheckpointError for a folder without
+    a log; OSError of the file system.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise ConfigError(f"{path}: a picture's name ends in .png or .svg")
+    if x not in AXES:
+        raise ConfigError(f"the axis is one of {', '.join(AXES)}, not {x}")
+    curves = [(folder, _curve(folder)) for folder in folders]
+    try:
+        import matplotlib
+    except ImportError:
+        raise ConfigError("pictures need matplotlib: pip install 'minilm[plot]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
+    for folder, lines in curves:
+        train = [(line[x], line["loss"]) for line in lines if line["loss"] is not None]
+        validation = [(line[x], line["validation_loss"]) for line in lines if "validation_loss" in line]
+        color = axes.plot(*(zip(*train) if train else ([], [])), linewidth=1, label=folder.name)[0].get_color()
+        if validation:
+            axes.plot(*zip(*validation), "o", color=color, markersize=4)
+            axes.annotate(f" {validation[-1][1]:.3f}", validation[-1], color=color, va="center", fontsize=9)
+    axes.set_xlabel(AXES[x])
+    axes.set_ylabel("loss, nats per token (dots: validation)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _save(figure, path)
+    return path
+
+
+def _curve(folder: Path) -> list[dict[str, Any]]:
+    """A run's log lines, with the seconds of its timing. Errors: CheckpointError for a folder without a log."""
+    lines, timing = read_log(folder / LOG), {line["step"]: line for line in read_log(folder / TIMING)}
+    if not lines:
+        raise CheckpointError(f"{folder}: holds no {LOG}, or an empty one: there is nothing to draw yet")
+    return [{**line, "seconds": timing.get(line["step"], {}).get("seconds", math.nan)} for line in lines]
+
+
+def _save(figure: Any, path: Path) -> None:
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings(), written_whole(path) as file:
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font need not have every script
+        figure.savefig(file, format=path.suffix[1:])
+    pyplot.close(figure)
 
 
 def _draw(axes: Any, lines: list[dict[str, Any]], vocab_size: int) -> None:

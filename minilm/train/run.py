@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from minilm import random
+from minilm import __version__, random
 from minilm.errors import CheckpointError, ConfigError
+from minilm.files import LOCK, locked
 from minilm.models.gpt import GPT
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
-from minilm.train.checkpoint import FILE_NAME, read_config, resume, save_checkpoint, with_vocabulary
+from minilm.train.batches import RandomBlocks
+from minilm.train.checkpoint import (
+    FOLDER,
+    config_of,
+    newest,
+    restore,
+    run_folder,
+    save_checkpoint,
+    with_vocabulary,
+)
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
 from minilm.train.corpus import TOKENS, Corpus
-from minilm.train.observers import LOG
+from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
 
-FILES = (FILE_NAME, CONFIG, TOKENIZER, TOKENS, LOG, PICTURE)  # what a run writes into its folder
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
 
 # What may differ between a run and its continuation without making it another run.
-_MAY_CHANGE = ("steps", "eval_every", "eval_batches", "sample_every", "sample_length", "checkpoint_every", "log_every")
+_MAY_CHANGE = (
+    *("steps", "eval_every", "eval_batches", "sample_every", "sample_length", "log_every", "patience", "on_nan"),
+    *("checkpoint_every", "keep_checkpoints", "micro_batch_size"),
+)
 
 
 def new_run(
@@ -41,7 +56,7 @@ def new_run(
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file, and a run needs a folder")
-    if taken(folder) == FILE_NAME:
+    if taken(folder) == FOLDER:
         raise CheckpointError(
             f"{folder}: holds a run already, which stays as it is; go on with it by --resume, or name another folder"
         )
@@ -50,16 +65,20 @@ def new_run(
     missing = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        corpus = Corpus.prepare(source, folder, config, progress)
-        blocks = corpus.blocks(config.model.block_size)
-        config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
-        config.save(folder)
-        random.manual_seed(config.seed)
-        trainer = Trainer(_model(config), *blocks, config, folder)
-        save_checkpoint(trainer, folder)
+        with locked(folder):
+            corpus = Corpus.prepare(source, folder, config, progress)
+            data = _data(corpus, config)
+            config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
+            config.save(folder)
+            random.manual_seed(config.seed)
+            trainer = Trainer(_model(config), data, config, folder)
+            trainer.data_checksum = checksum(folder / TOKENS)
+            save_checkpoint(trainer, folder)
     except BaseException:
-        for name in FILES:
-            with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
+        with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
+            shutil.rmtree(folder / FOLDER)
+        for name in (*FILES, LOCK):
+            with contextlib.suppress(OSError):
                 (folder / name).unlink()
         for path in missing:
             with contextlib.suppress(OSError):
@@ -80,28 +99,73 @@ def taken(folder: Path) -> str | None:
     return next((name for name in FILES if (folder / name).exists()), None)
 
 
-def continued_run(folder: Path, settings: Mapping[str, Any]) -> tuple[Trainer, Corpus]:
+def continued_run(folder: Path, settings: Mapping[str, Any], allow: Collection[str] = ()) -> tuple[Trainer, Corpus]:
     """A trainer that goes on with the run in `folder`.
 
     Args:
-        settings: changes of the configuration, of those that leave the run the same run: more steps, and how
-            often it is looked at.
-    Errors: CheckpointError, DataError for a folder that is no whole run; ConfigError for another change.
+        settings: changes of the configuration, of those that leave the run the same run: more steps, how
+            often it is looked at, how many examples are in memory at a time.
+        allow: differences to put up with: "data" that have changed, another "version" of minilm.
+    Errors: CheckpointError, DataError for a folder that is no whole run, or whose data or minilm are others than they
+    were; ConfigError for another change; LockedError if another process trains it.
     """
-    config = read_config(folder)
     for key in settings:
         if key not in _MAY_CHANGE:
             raise ConfigError(
                 f"{key} cannot change when a run goes on, since it would be another run; {', '.join(_MAY_CHANGE)} can"
             )
-    config = TrainConfig.from_dict({**config.to_dict(), **settings})
-    corpus = Corpus.load(folder, config)
-    trainer = Trainer(GPT(config.model), *corpus.blocks(config.model.block_size), config, folder)
-    resume(trainer, folder)
-    if trainer.progress.step >= config.steps:
+    trainer, corpus = restored_run(folder, settings=settings, allow=allow)
+    config, progress = trainer.config, trainer.progress
+    if progress.stopped and config.patience and progress.worse < config.patience:
+        progress.stopped = False
+    if progress.done:
         raise ConfigError(
-            f"the run is at step {trainer.progress.step} of {config.steps}: there is nothing left to do; "
+            f"the run is at step {progress.step} of {config.steps}: there is nothing left to do; "
             f"for more: --set steps={2 * config.steps}"
         )
-    config.save(folder)
+    with locked(folder):
+        config.save(folder)
+        if settings:  # the steps from here on are this configuration's: a replay must find it
+            save_checkpoint(trainer, folder)
     return trainer, corpus
+
+
+def restored_run(
+    folder: Path, until: int | None = None, settings: Mapping[str, Any] | None = None, allow: Collection[str] = ()
+) -> tuple[Trainer, Corpus]:
+    """A trainer as the newest checkpoint of the run in `folder` left it; nothing in the folder is changed.
+
+    Args:
+        until: the newest checkpoint of at most so many steps. settings, allow, errors: as `continued_run`.
+    """
+    path, tensors, record = newest(run_folder(folder), until)
+    config = TrainConfig.from_dict({**config_of(path, record).to_dict(), **(settings or {})})
+    corpus = Corpus.load(folder, config)
+    trainer = Trainer(_model(config), _data(corpus, config), config, folder)
+    trainer.data_checksum = checksum(folder / TOKENS)
+    if record.get("data") != trainer.data_checksum and "data" not in allow:
+        raise CheckpointError(
+            f"{folder / TOKENS}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
+            f"{str(record.get('data'))[:12]}); to go on with it all the same: --allow data"
+        )
+    if record.get("minilm") != __version__ and "version" not in allow:
+        raise CheckpointError(
+            f"{path}: was written by minilm {record.get('minilm')}, and this is {__version__}, which may compute other "
+            "bits; to go on all the same: --allow version"
+        )
+    restore(trainer, path, tensors, record)
+    return trainer, corpus
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file. Errors: OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _data(corpus: Corpus, config: TrainConfig) -> RandomBlocks:
+    train, validate = corpus.blocks(config.model.block_size)
+    return RandomBlocks(train, validate, config.batch_size, config.seed)

@@ -2,36 +2,34 @@
 
     for each step:  batch -> loss -> gradients -> clip -> AdamW
 
-What happens around it (the display, the log, samples, the picture) is done by observers. Everything
-random is a function of the seed and the step, so a run that is interrupted and resumed computes what
-it would have computed.
+A batch may be worked off in micro-batches, whose gradients add up to the batch's. What happens around the loop (the
+display, the log, samples, the picture) is done by observers. Everything random is a function of the seed and the step,
+so a run that is interrupted and resumed, also in the middle of a batch, computes what it would have computed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minilm import optim, random
-from minilm.data import CausalBlocks, DataLoader, RandomBatchSampler
-from minilm.data.draws import Purpose
+from minilm import get_float32_matmul_precision, optim, random, set_float32_matmul_precision
+from minilm.data.draws import step_seed
 from minilm.errors import MinilmError
+from minilm.files import locked
 from minilm.modes import no_grad
+from minilm.tensor import Tensor
+from minilm.train.batches import Batch, Data, targets_in
 from minilm.train.config import TrainConfig
+from minilm.train.progress import Progress
+from minilm.train.signals import ending_when_asked
 
 if TYPE_CHECKING:
-    from minilm.models.gpt import GPT
-    from minilm.tensor import Tensor
     from minilm.train.observers import Observer
 
 
@@ -39,80 +37,55 @@ class DivergedError(MinilmError, ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: steps done. steps: steps in all.
-        loss: the mean training loss of the last `log_every` steps, in nats per token.
-        validation_loss: as last measured; None before.
-        learning_rate: of the last step. gradient_norm: of the last step, before clipping.
-        tokens_per_second: over the last steps, without evaluations and samples.
-        seconds: spent in steps so far, over all sessions of the run.
-    """
-
-    step: int = 0
-    steps: int = 0
-    loss: float = math.nan
-    validation_loss: float | None = None
-    learning_rate: float = 0.0
-    gradient_norm: float = 0.0
-    tokens_per_second: float = 0.0
-    seconds: float = 0.0
-    recent: list[float] = field(default_factory=list, repr=False)
-
-    @property
-    def seconds_left(self) -> float:
-        """At the speed so far; infinite before the first step."""
-        return self.seconds / self.step * (self.steps - self.step) if self.step else math.inf
-
-
 class Trainer:
-    """Trains a model on blocks of tokens.
+    """Trains a model.
 
     Args:
-        model: a GPT (anything with `loss(tokens, targets)` and Module's methods).
-        train_blocks, validation_blocks: what to learn from and what to test on.
+        model: a Module with `loss(*batch)`, a mean over the batch's targets.
+        data: what to learn from and what to test on; `data.batch(step)` is a function of the step alone.
         config: the settings of the run.
         folder: where checkpoints go; None for nowhere.
         observers: told of every step, evaluation and checkpoint, in this order.
 
     Attributes:
-        progress: where the run stands; `optimizer`: AdamW over two groups, of which matrices decay.
+        progress: where the run stands. optimizer: AdamW over two groups, of which matrices decay.
+        average: the running average of the weights, if `config.ema_decay` asks for one.
+        interrupted: whether somebody asked to end: set it, and training ends after the micro-batch in hand.
     """
 
     def __init__(
         self,
-        model: GPT,
-        train_blocks: CausalBlocks,
-        validation_blocks: CausalBlocks,
+        model: Any,
+        data: Data,
         config: TrainConfig,
         folder: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.model, self.config, self.folder = model, config, folder
-        self.train_blocks, self.validation_blocks = train_blocks, validation_blocks
+        self.model, self.data, self.config, self.folder = model, data, config, folder
         self.observers = list(observers)
         self.optimizer = optim.AdamW(
-            _groups(model, config.weight_decay),
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
+            _groups(model, config.weight_decay), lr=config.learning_rate, betas=(config.beta1, config.beta2)
         )
+        self.average = optim.WeightAverage(model.parameters(), config.ema_decay) if config.ema_decay else None
         self.schedule = config.schedule()
+        model.recompute = config.recompute
         self.progress = Progress(steps=config.steps)
         self.interrupted = False
+        self.data_checksum = ""  # of what the data are made of, where a checkpoint is to know it
 
     def train(self) -> Progress:
-        """Train to the last step, or until Ctrl-C, which ends the current step first; a second one ends at once.
+        """Train to the last step, or until Ctrl-C or SIGTERM, which end the micro-batch in hand first.
 
-        The end and every `checkpoint_every` steps leave a checkpoint in `folder`; so does an interrupt.
-        Errors: DivergedError when a loss or a gradient is no finite number; the last checkpoint stays.
+        The end and every `checkpoint_every` steps leave a checkpoint in `folder`; so does an interrupt. A second Ctrl-C
+        ends at once, back at the last checkpoint.
+
+        Errors: DivergedError when a loss or a gradient is no finite number; the last checkpoint stays. LockedError if
+        another process trains this run.
         """
         self.interrupted = False
-        with self._finishing_steps_on_interrupt():
+        with self._alone(), ending_when_asked(self._ask_to_end), precision(self.config.precision):
             self._tell("started")
-            if self.progress.step == 0:
+            if self.progress.at_the_beginning:
                 self._checkpoint()
             with np.errstate(all="ignore"):  # what overflows is seen by _finite, which says it in words
                 self._loop()
@@ -124,77 +97,116 @@ class Trainer:
     def _loop(self) -> None:
         progress, config = self.progress, self.config
         self.model.train()
-        for tokens, targets in self._batches():
-            if self.interrupted:
+        while not progress.done and not self.interrupted:
+            if not self.step(self.data.batch(progress.step)):
                 return
-            self._step(tokens, targets)
-            done = progress.step == config.steps
-            if progress.step % config.log_every == 0 or done:
-                progress.loss = sum(progress.recent) / len(progress.recent)
-            if progress.step % config.eval_every == 0 or done:
-                progress.validation_loss = self._finite("the validation loss", self.evaluate(), progress.step)
+            if progress.step % config.log_every == 0 or progress.done:
+                progress.loss = sum(progress.recent) / len(progress.recent) if progress.recent else math.nan
+            if progress.step % config.eval_every == 0 or progress.done:
+                loss = self._finite("the validation loss", self.evaluate())
+                progress.evaluated(loss, config.patience, config.target_loss)
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
-            if progress.step % config.checkpoint_every == 0 or done:
+            if progress.step % config.checkpoint_every == 0 or progress.done:
                 self._checkpoint()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (B, T) of tokens and targets from this step to the last."""
-        sampler = RandomBatchSampler(
-            self.train_blocks, self.config.batch_size, self.config.steps, self.config.seed, self.progress.step
-        )
-        return iter(DataLoader(self.train_blocks, batch_sampler=sampler))
+    def step(self, batch: Batch) -> bool:
+        """One step of gradient descent; False if it was interrupted between micro-batches. Errors: DivergedError."""
+        progress, began = self.progress, time.perf_counter()
+        try:
+            whole = self._gradients(batch)
+            if whole:
+                self._update()
+        except DivergedError:
+            if self.config.on_nan != "skip":
+                raise
+            progress.skipped += 1
+            whole = True
+        spent = time.perf_counter() - began
+        progress.seconds += spent
+        if whole:
+            progress.stepped(targets_in(batch), spent)
+        return whole
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> None:
-        """One step of gradient descent."""
-        began, progress = time.perf_counter(), self.progress
+    def _gradients(self, batch: Batch) -> bool:
+        """The gradient of the batch's loss, micro-batch by micro-batch: sum over them of n / N times that of its mean.
+
+        n of the batch's N targets are in the micro-batch, so that any split gives the same sum.
+        """
+        progress, config = self.progress, self.config
+        if not progress.examples:
+            self.optimizer.zero_grad()
+        total, size = len(batch[0]), config.micro_batch_size or len(batch[0])
+        while progress.examples < total:
+            if self.interrupted:
+                return False
+            first, end = progress.examples, min(progress.examples + size, total)
+            micro = tuple(x[first:end] for x in batch)
+            share = targets_in(micro) / targets_in(batch)
+            random.manual_seed(step_seed(config.seed, progress.step))  # dropout's
+            with random.examples(first, end - first, total):
+                loss = self.model.loss(*map(Tensor, micro))
+                value = self._finite("the loss", loss.item(), progress.step + 1, micro)
+                (loss if share == 1 else loss * share).backward()
+            progress.partial_loss += share * value
+            progress.examples = end
+        return True
+
+    def _update(self) -> None:
+        """Clip the gradient and let AdamW change the weights."""
+        progress = self.progress
         rate = self.config.learning_rate * self.schedule(progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        random.manual_seed(_step_seed(self.config.seed, progress.step))  # dropout's
-        self.optimizer.zero_grad()
-        loss = self.model.loss(tokens, targets)
-        value = self._finite("the loss", loss.item(), progress.step + 1)
-        loss.backward()
         limit = self.config.grad_clip or math.inf
         norm = float(optim.clip_grad_norm_(self.model.parameters(), limit))
         # Refused before the optimiser spoils the weights with it.
         progress.gradient_norm = self._finite("the gradient's norm", norm, progress.step + 1)
         self.optimizer.step()
-        spent = time.perf_counter() - began
-        progress.step += 1
-        progress.seconds += spent
+        if self.average is not None:
+            self.average.update()
         progress.learning_rate = rate
-        progress.recent.append(value)
-        speed = tokens.numel() / spent
-        progress.tokens_per_second += (speed - progress.tokens_per_second) * (0.1 if progress.tokens_per_second else 1)
+        progress.recent.append(progress.partial_loss)
 
-    def _finite(self, what: str, value: float, step: int) -> float:
-        """`value`, if it is a finite number. Errors: DivergedError."""
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"{what} is {value} at step {step}: the run diverged. A smaller learning_rate "
-                f"(now {self.config.learning_rate}) or a longer warm-up usually helps"
-            )
-        return value
+    def _finite(self, what: str, value: float, step: int | None = None, micro: Batch | None = None) -> float:
+        """`value`, if it is a finite number. Errors: DivergedError, with where a NaN was born in `micro`."""
+        if math.isfinite(value):
+            return value
+        born = "" if micro is None else self._birthplace(micro)
+        raise DivergedError(
+            f"{what} is {value} at step {self.progress.step if step is None else step}: the run diverged. "
+            f"A smaller learning_rate (now {self.config.learning_rate}) or a longer warm-up usually helps{born}"
+        )
+
+    def _birthplace(self, micro: Batch) -> str:
+        """Which operation made the first NaN or infinity of this micro-batch."""
+        from minilm.autograd import detect_anomaly
+
+        try:
+            with detect_anomaly(), no_grad():
+                self.model.loss(*map(Tensor, micro))
+        except MinilmError as error:
+            return f". {str(error).splitlines()[0]}"
+        return ""
 
     def evaluate(self, batches: int | None = None, seed: int = 0) -> float:
-        """The mean validation loss, in nats per token, over `batches` random batches, the same at every call."""
+        """The mean validation loss, in nats per target, over `batches` random batches, the same at every call.
+
+        It is that of the averaged weights, if there are any.
+        """
         was_training = self.model.training
         self.model.eval()
-        sampler = RandomBatchSampler(
-            self.validation_blocks, self.config.batch_size, batches or self.config.eval_batches, seed
-        )
+        losses, counts = [], []
         try:
-            with no_grad():
-                losses = [
-                    self.model.loss(tokens, targets).item()
-                    for tokens, targets in DataLoader(self.validation_blocks, batch_sampler=sampler)
-                ]
+            with no_grad(), self.average.applied() if self.average else contextlib.nullcontext():
+                for index in range(batches or self.config.eval_batches):
+                    batch = self.data.validation(index, seed)
+                    losses.append(self.model.loss(*map(Tensor, batch)).item())
+                    counts.append(targets_in(batch))
         finally:
             self.model.train(was_training)
-        return sum(losses) / len(losses)
+        return sum(loss * count for loss, count in zip(losses, counts)) / sum(counts)
 
     def _checkpoint(self) -> None:
         if self.folder is not None:
@@ -203,28 +215,27 @@ class Trainer:
             save_checkpoint(self, self.folder)
             self._tell("saved")
 
+    def _ask_to_end(self) -> None:
+        self.interrupted = True
+        self._tell("interrupted")
+
     def _tell(self, event: str) -> None:
         for observer in self.observers:
             getattr(observer, event)(self)
 
-    @contextmanager
-    def _finishing_steps_on_interrupt(self) -> Iterator[None]:
-        """Within, the first Ctrl-C asks the loop to end after its step; the second raises as usual."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals reach the main thread only
-            return
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.folder is None else locked(self.folder)
 
-        def remember(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-            self._tell("interrupted")
 
-        before = signal.signal(signal.SIGINT, remember)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Products of matrices in bfloat16 for the while, if `name` is "bf16"."""
+    before = get_float32_matmul_precision()
+    set_float32_matmul_precision("medium" if name == "bf16" else before)
+    try:
+        yield
+    finally:
+        set_float32_matmul_precision(before)
 
 
 def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
@@ -235,11 +246,3 @@ def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """A seed for each step: mixed, so that neighbouring steps of neighbouring seeds are not the same."""
-    from minilm.kernels.philox import philox
-
-    high, low = philox(seed, int(Purpose.STEP) << 32, step, 2)
-    return int(high) << 32 | int(low)

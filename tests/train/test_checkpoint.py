@@ -14,9 +14,10 @@ from minilm.errors import CheckpointError, DataError, MinilmError
 from minilm.generation import generate
 from minilm.models import GPT, GPTConfig
 from minilm.serialization import load_with_metadata, save
+from minilm.tensor import Tensor
 from minilm.text import CharTokenizer
 from minilm.train import Trainer, load_run, resume
-from minilm.train.checkpoint import FILE_NAME, read_config, save_checkpoint
+from minilm.train.checkpoint import _checksum, checkpoints, read_config, save_checkpoint
 from minilm.train.run import continued_run
 
 
@@ -28,11 +29,26 @@ def run(begin):
     return trainer.folder
 
 
+def newest(run):
+    """The file of the newest checkpoint."""
+    return checkpoints(run)[0]
+
+
+def only(run):
+    """The file of the newest checkpoint, when the others are gone."""
+    path, *others = checkpoints(run)
+    for other in others:
+        other.unlink()
+    return path
+
+
 def rewrite(run, record=lambda record: record, tensors=lambda tensors: tensors):
-    """Change what a checkpoint holds."""
-    held, metadata = load_with_metadata(run / FILE_NAME)
-    content = record(json.loads(metadata["minilm"]))
-    save(tensors({n: t.array for n, t in held.items()}), run / FILE_NAME, {"minilm": json.dumps(content)})
+    """Change what the newest checkpoint holds, and its checksum with it; the others go."""
+    path = only(run)
+    held, metadata = load_with_metadata(path)
+    text = json.dumps(record(json.loads(metadata["minilm"])))
+    changed = {n: Tensor(t) for n, t in tensors({n: t.array for n, t in held.items()}).items()}
+    save(changed, path, {"minilm": text, "sha256": _checksum(changed, text)})
 
 
 def refused(run, message):
@@ -61,7 +77,7 @@ def test_a_run_comes_back_ready_to_generate(begin):
 
 
 def test_tied_weights_are_written_once(run):
-    tensors, _ = load_with_metadata(run / FILE_NAME)
+    tensors, _ = load_with_metadata(only(run))
     names = [name for name in tensors if name.startswith("model.")]
     assert "model.transformer.wte.weight" in names
     assert "model.lm_head.weight" not in names
@@ -72,24 +88,24 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, text):
     for place, message in (
         (tmp_path / "nowhere", "there is no such folder"),
         (text, "there is no such folder"),
-        (tmp_path, "holds no checkpoint.safetensors"),
+        (tmp_path, "holds no checkpoints"),
     ):
         refused(place, message)
 
 
 def test_a_checkpoint_cut_at_any_length_is_refused(run):
-    content = (run / FILE_NAME).read_bytes()
+    content = only(run).read_bytes()
     for length in {0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1} | set(range(0, len(content), 997)):
-        (run / FILE_NAME).write_bytes(content[:length])
+        (only(run)).write_bytes(content[:length])
         refused(run, "cannot be read as safetensors, perhaps it was cut short")
 
 
 def test_random_damage_is_an_error_of_ours_or_none(run):
-    content, rng = (run / FILE_NAME).read_bytes(), np.random.default_rng(0)
+    content, rng = (only(run)).read_bytes(), np.random.default_rng(0)
     for _ in range(100):
         damaged = np.frombuffer(content, np.uint8).copy()
         damaged[rng.integers(0, 3000, 3)] = rng.integers(0, 256, 3)  # the header
-        (run / FILE_NAME).write_bytes(damaged.tobytes())
+        (only(run)).write_bytes(damaged.tobytes())
         for read in (load_run, lambda folder: continued_run(folder, {"steps": 6})):
             try:
                 read(run)
@@ -109,20 +125,20 @@ def test_values_that_are_no_numbers_are_refused(run, name, value):
 
 
 def test_foreign_files_are_refused(run):
-    save({"weight": np.ones(3)}, run / FILE_NAME)
-    refused(run, "was not written by minilm's training")
-    save({"weight": np.ones(3)}, run / FILE_NAME, {"minilm": "[1]"})
-    refused(run, "was not written by minilm's training")
-    save({"weight": np.ones(3)}, run / FILE_NAME, {"minilm": "no JSON"})
-    refused(run, "was not written by minilm's training")
-    (run / FILE_NAME).write_text("just a text, longer than the eight bytes of the header's length")
+    save({"weight": np.ones(3)}, only(run))
+    refused(run, "is damaged, or was not written by minilm's training")
+    save({"weight": np.ones(3)}, only(run), {"minilm": "[1]"})
+    refused(run, "is damaged, or was not written by minilm's training")
+    save({"weight": np.ones(3)}, only(run), {"minilm": "no JSON"})
+    refused(run, "is damaged, or was not written by minilm's training")
+    (only(run)).write_text("just a text, longer than the eight bytes of the header's length")
     refused(run, "cannot be read as safetensors")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_version_is_refused(run, version):
     rewrite(run, lambda record: {**record, "version": version})
-    refused(run, f"is of version {version}; this minilm reads version 1")
+    refused(run, f"is of version {version}; this minilm reads version 2")
 
 
 @pytest.mark.parametrize("part", ["config", "model", "optimizer", "progress"])
@@ -132,21 +148,21 @@ def test_a_record_without_a_part_is_refused(run, part):
 
 
 def test_configurations_that_cannot_be_used_are_refused(run):
-    content = (run / FILE_NAME).read_bytes()
+    content = (only(run)).read_bytes()
     rewrite(run, lambda record: {**record, "model": {**record["model"], "n_head": 3}})
     with pytest.raises(CheckpointError, match=r"its model cannot be built: n_embd must be a multiple of n_head \(3\)"):
         load_run(run)
-    (run / FILE_NAME).write_bytes(content)
+    (only(run)).write_bytes(content)
     rewrite(run, lambda record: {**record, "config": {**record["config"], "stepz": 3}})
     with pytest.raises(CheckpointError, match="its configuration cannot be used: unknown key 'stepz'"):
         continued_run(run, {"steps": 6})
 
 
 def test_tensors_that_are_missing_or_do_not_fit_are_named(run):
-    content = (run / FILE_NAME).read_bytes()
+    content = (only(run)).read_bytes()
     rewrite(run, tensors=lambda ts: {n: t for n, t in ts.items() if n != "model.transformer.wpe.weight"})
     refused(run, "the tensor model.transformer.wpe.weight is missing")
-    (run / FILE_NAME).write_bytes(content)
+    (only(run)).write_bytes(content)
     rewrite(run, tensors=lambda ts: {**ts, "model.transformer.wpe.weight": np.zeros((7, 8), np.float32)})
     refused(run, r"model.transformer.wpe.weight has shape \(7, 8\), the model needs \(8, 8\)")
 
@@ -205,7 +221,7 @@ def test_a_resume_that_is_refused_changes_nothing(run, fresh, change, message):
 def test_another_model_cannot_be_resumed(run, fresh):
     config = fresh.config
     other = GPT(GPTConfig.from_dict({**config.model.to_dict(), "n_embd": 16, "bias": True}))
-    trainer = Trainer(other, fresh.train_blocks, fresh.validation_blocks, config)
+    trainer = Trainer(other, fresh.data, config)
     unfit(trainer, run, "holds a model with another n_embd, bias than the one to be resumed")
 
 
@@ -253,7 +269,7 @@ def _full_file(path, mode, *args, **settings):
 
 def test_a_save_leaves_no_other_file(begin):
     trainer = begin()
-    names = {path.name for path in trainer.folder.iterdir()}
-    assert names == {"checkpoint.safetensors", "config.json", "tokenizer.json", "tokens.bin"}
+    names = {path.name for path in trainer.folder.rglob("*")}
+    assert names == {"checkpoints", "step-00000000.safetensors", "config.json", "tokenizer.json", "tokens.bin", "lock"}
     save_checkpoint(trainer, trainer.folder)
-    assert {path.name for path in trainer.folder.iterdir()} == names
+    assert {path.name for path in trainer.folder.rglob("*")} == names

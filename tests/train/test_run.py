@@ -48,7 +48,7 @@ def test_a_folder_that_holds_a_run_stays_untouched(tmp_path, text, small, begin)
     fails(tmp_path, CheckpointError, "holds a run already, which stays as it is", text, folder, small())
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "checkpoint.safetensors"])
+@pytest.mark.parametrize("name", [name for name in FILES if name != "checkpoints"])
 def test_a_file_that_a_run_would_overwrite_stays(tmp_path, text, small, name):
     (tmp_path / name).write_text("mine")
     fails(tmp_path, CheckpointError, f"holds a {name}, which a run would overwrite", text, tmp_path, small())
