@@ -203,9 +203,18 @@ def _read_only(x: Array) -> Array:
     return x
 
 
+def _unaligned(x: Array) -> Array:
+    """One byte beyond an address that is a multiple of the element's size, as in a packed file."""
+    bytes_ = np.empty(x.nbytes + 1, np.uint8)[1:]
+    view = bytes_.view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "strided": _strided,
     "fortran": lambda x: np.asfortranarray(x) if x.ndim else x,
     "reversed": _reversed,
     "read_only": _read_only,
+    "unaligned": _unaligned,
 }
