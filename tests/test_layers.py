@@ -35,7 +35,7 @@ ALLOWED = {
     "optim": ENGINE,
     "text": BASE,
     "data": ENGINE - {"kernels"} | {"text"},
-    "testing": ENGINE,
+    "testing": ENGINE | {"nn"},
     "generation": ENGINE - {"kernels"} | {"text"},
     "models": ENGINE - {"kernels"} | {"nn", "generation", "text"},
     "train": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization"},

@@ -70,7 +70,7 @@ def operation_cases(
     sample = draw(st.sampled_from(op.samples))
     if sample.shapes is None:
         chosen = draw(_signature_shapes(op, _least_axes(sample), max_size))
-    elif _ANY_SIZE >= {key for key, value in sample.options.items() if _counts(value)}:
+    elif {key for key, value in sample.options.items() if _counts(value)} <= _ANY_SIZE:
         sample, chosen = draw(_resized(op, sample))
     else:
         chosen = sample.shapes
