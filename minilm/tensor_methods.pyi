@@ -92,7 +92,7 @@ class TensorMethods:
         """`ceil`, written over this tensor."""
 
     def chunk(self, chunks: _Int, dim: _Int = 0) -> tuple[Tensor, ...]:
-        """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter."""
+        """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter; of size 0, `chunks`."""
 
     def clamp(self, min: Any = None, max: Any = None) -> Tensor:
         """z = x, but at least `min` and at most `max`;  dx = dz where min <= x <= max, else 0"""
@@ -199,8 +199,8 @@ class TensorMethods:
     def half(self) -> Tensor:
         """In float16; itself if it is already."""
 
-    def index_add(self, dim: _Int, index: Any, source: Any) -> Tensor:
-        """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
+    def index_add(self, dim: _Int, index: Any, source: Any, alpha: _Float = 1) -> Tensor:
+        """x with alpha times the slices of `source` along `dim` added at the positions in `index` (N)."""
 
     def index_select(self, dim: _Int, index: Any) -> Tensor:
         """The slices of x along `dim` at the positions in `index` (N)."""
@@ -293,8 +293,8 @@ class TensorMethods:
     def mm(self, y: _Operand) -> Tensor:
         """z = x y for two matrices and nothing else."""
 
-    def movedim(self, source: _Int, destination: _Int) -> Tensor:
-        """The axis `source` at the place `destination`, the others in their order."""
+    def movedim(self, source: _Ints, destination: _Ints) -> Tensor:
+        """The axis `source` at the place `destination`, or several, the others in their order."""
 
     def mul(self, y: _Operand) -> Tensor:
         """z = x y;  dx = dz y, dy = dz x"""
@@ -443,7 +443,7 @@ class TensorMethods:
         """z = sum of x along `dim` (all axes by default);  dx = dz, repeated"""
 
     def take_along_dim(self, indices: _Array, dim: _Int | None = None) -> Tensor:
-        """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
+        """`gather` of x and an index that broadcast: NumPy's take_along_axis; without `dim`, of the flattened x."""
 
     def tanh(self) -> Tensor:
         """z = tanh x;  dx = dz (1 - z^2)"""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +60,19 @@ def torch() -> ModuleType:
         missing("torch", str(error))
         raise
     return module
+
+
+@pytest.fixture
+def op_db(torch: ModuleType) -> list[Any]:
+    """PyTorch's own database of operators with sample inputs, for its tests; it needs the package expecttest."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("torch.testing._internal.common_methods_invocations")
+    except ImportError as error:
+        missing("torch", f"its database of operators: {error}")
+        raise
+    return module.op_db
 
 
 @pytest.fixture

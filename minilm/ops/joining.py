@@ -101,7 +101,7 @@ class Unbind(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
 
 
 class Chunk(Composite, shapes="(...) -> (?)"):
-    """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter; where there is nothing, `chunks`."""
+    """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter; of size 0, `chunks`."""
 
     samples = [sample((2, 6), chunks=3, dim=1), sample((7, 2), chunks=3, dim=0), sample((2, 5), chunks=4, dim=-1)]
 
