@@ -342,7 +342,7 @@ class TensorMethods:
         """z = product of x along `dim` (everything by default)"""
 
     def relu(self) -> Tensor:
-        """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
+        """z = max(x, 0);  dx = 0 where x <= 0, else dz, also at NaN  (Nair & Hinton 2010)"""
 
     def relu_(self) -> Tensor:
         """`relu`, written over this tensor."""
@@ -384,7 +384,7 @@ class TensorMethods:
         """`sigmoid`, written over this tensor."""
 
     def sign(self) -> Tensor:
-        """z = -1, 0 or 1;  dx = 0"""
+        """z = -1, 0 or 1, and 0 for NaN;  dx = 0"""
 
     def sign_(self) -> Tensor:
         """`sign`, written over this tensor."""

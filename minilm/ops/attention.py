@@ -231,7 +231,7 @@ def drop_weights(weights: Tensor, p: float, generator: random.Generator | None =
 
 
 def _scale(scale: float | None, D: int) -> float:
-    return 1 / math.sqrt(D) if scale is None else scale
+    return 1 / math.sqrt(max(D, 1)) if scale is None else scale
 
 
 def _rescale(p: float) -> float:

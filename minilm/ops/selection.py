@@ -176,12 +176,13 @@ bitwise_not, floor_divide = BitwiseNot.apply, FloorDivide.apply
 
 
 class Sign(Primitive, shapes=UNARY, smooth=False, inplace=True):
-    """z = -1, 0 or 1;  dx = 0"""
+    """z = -1, 0 or 1, and 0 for NaN;  dx = 0"""
 
     domain = "nonzero"
 
     def forward(ctx, x):
-        return array_module(x).sign(x)
+        xp = array_module(x)
+        return xp.sign(xp.where(x == x, x, x.dtype.type(0)))
 
     def backward(ctx, dz):
         return dz * 0
@@ -244,7 +245,7 @@ class Abs(Primitive, shapes=UNARY, smooth=False, inplace=True):
 
 
 class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
-    """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
+    """z = max(x, 0);  dx = 0 where x <= 0, else dz, also at NaN  (Nair & Hinton 2010)"""
 
     domain = "nonzero"
 
@@ -255,7 +256,7 @@ class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
 
     def backward(ctx, dz):
         (z,) = ctx.saved
-        return dz * (z > 0)
+        return where(z <= 0, 0.0, dz)
 
 
 class LeakyRelu(Primitive, shapes=UNARY, smooth=False, inplace=True):

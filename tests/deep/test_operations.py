@@ -16,7 +16,7 @@ from minilm import kernels, ops
 from minilm.errors import MinilmError
 from minilm.testing import gradcheck, gradgradcheck, pytorch
 from minilm.testing.pytorch import assert_near, to_numpy
-from minilm.testing.strategies import HUGE, NOT_FINITE, TINY, operation_cases
+from minilm.testing.strategies import FLOATS, HUGE, NOT_FINITE, TINY, operation_cases
 
 REFUSALS = (MinilmError, IndexError, ValueError, TypeError)
 
@@ -28,6 +28,21 @@ ON_KERNELS = [op for op in OPS if "kernels." in inspect.getsource(op)]
 NOT_SPECIAL = {"multinomial": "its second input is the engine's own random numbers, from 0 to 1"}
 FLOATING = [op for op in OPS if any(word != "bool" and word[:5] != "index" for word in op.domains())]
 FLOATING = [op for op in FLOATING if op.name not in NOT_SPECIAL]
+
+# Where special values deliberately give something else than in PyTorch, or PyTorch is wrong.
+MASKED = {  # what a query must not look at is never read; in PyTorch a NaN there reaches every query, as 0 NaN
+    "attention",
+    "self_attention",
+}
+GELU_OF_INFINITY = {"gelu", "linear_gelu"}  # infinity; PyTorch's vector code for float32 says NaN, its float64 does not
+LOST_IN_LSE = {  # beyond 1 / eps a logarithm of a sum of exponentials is its largest term, and equal scores seem 1 each
+    "attention",
+    "cross_entropy",
+    "cross_entropy_rows",
+    "linear_cross_entropy",
+    "self_attention",
+}
+SQUARES = 1e18  # the largest number whose square, and a sum of some, float32 can hold
 
 # A fiftieth of what the profile grants one test, since there are some six hundred.
 few = settings(max_examples=max(2, settings.default.max_examples // 50), suppress_health_check=list(HealthCheck))
@@ -150,8 +165,11 @@ def test_memory_layout_does_not_matter(op, data, generated):
 @given(data=st.data())
 def test_special_values_equal_pytorch(op, data, torch, generated):
     """Infinities, NaN, zeros, huge and tiny numbers: PyTorch's values, and its gradients where they are finite."""
-    specials = data.draw(st.sampled_from([(*NOT_FINITE, 0.0, -0.0, 1.0), (*HUGE, *TINY)]))
-    case, inputs, plain = draw(data, op, specials=specials)
+    extreme = (*HUGE, *TINY) if elementwise(op) else (SQUARES, -SQUARES, 1 / SQUARES, -1 / SQUARES)
+    choices = [extreme] if op.name in MASKED else [(*NOT_FINITE, 0.0, -0.0, 1.0), extreme]
+    specials = data.draw(st.sampled_from(choices))
+    dtypes = ["float64"] if op.name in GELU_OF_INFINITY and specials is not extreme else FLOATS
+    case, inputs, plain = draw(data, op, specials=specials, dtypes=dtypes)
     try:
         their_outputs, their_gradients = pytorch.run(case, torch, plain)
     except (RuntimeError, IndexError, ValueError, TypeError):
@@ -161,7 +179,7 @@ def test_special_values_equal_pytorch(op, data, torch, generated):
     for number, (y, t) in enumerate(zip(outputs, their_outputs)):
         assert_near(y, to_numpy(t), scale, f"output {number}", one_scale=not elementwise(op))
     for number, (g, t) in enumerate(zip(gradients, their_gradients)):
-        if g is not None and t is not None:
+        if g is not None and t is not None and not (op.name in LOST_IN_LSE and specials is extreme):
             t = to_numpy(t)
             found = np.where(np.isfinite(t), g.array, t)
             assert_near(found, t, scale, f"gradient of input {number}", one_scale=not elementwise(op))

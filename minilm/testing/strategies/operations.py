@@ -63,7 +63,7 @@ def operation_cases(
     Args:
         op: an operation with samples.
         dtypes: the floating types to choose from.
-        specials: values to strew into floating inputs (see `arrays`); () for none.
+        specials: values to strew into the inputs that a gradient flows to (see `arrays`); () for none.
         laid_out: whether inputs may lie in memory otherwise than in C order.
         max_size: the largest size of an axis that the signature leaves free.
     """
@@ -77,10 +77,10 @@ def operation_cases(
     case = Case(op, sample, chosen)
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     inputs = list(inputs_for(op, sample, rng, draw(st.sampled_from(list(dtypes))), chosen))
-    for position, array in enumerate(inputs):
+    for position, (array, varies) in enumerate(zip(inputs, case.varies(inputs))):
         if array is None:
             continue
-        if specials and array.dtype.kind == "f":
+        if specials and varies:
             array = draw(strewn(array, specials))
         inputs[position] = draw(layouts(array)) if laid_out else array
     return OperationCase(case, tuple(inputs))
