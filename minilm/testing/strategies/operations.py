@@ -57,8 +57,8 @@ def operation_cases(
     Shapes come from the signature: any size for a named axis, any axes for `...` (which broadcast where there are
     several), 0 and 1 among them. Where a sample gives shapes, each size in them becomes another, the same wherever it
     stands, unless the sample's options depend on it. Not every case is legal: an axis that an option names may be
-    missing. Values are those of the operation's domain, away from kinks. Shrinks to the first sample, to small
-    shapes in C order and to no special values.
+    missing. Values are those of the operation's domain, away from kinks. Shrinks to a sample with few sizes, to small
+    shapes in C order and no special values.
 
     Args:
         op: an operation with samples.
