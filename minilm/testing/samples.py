@@ -90,7 +90,7 @@ class Case:
         flowing = [y for y in self(*tensors) if y.requires_grad]
         c, v = self.second_cotangents(flowing, inputs)
         wanted = [(t, d) for t, d in zip(tensors, v) if d is not None]
-        total = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
+        total: Any = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
         first = grad(total, [t for t, _ in wanted], create_graph=True, allow_unused=True, materialize_grads=True)
         along = sum((g * Tensor(d)).sum() for g, (_, d) in zip(first, wanted))
         if not along.requires_grad:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,14 @@ def test_every_operation_has_an_entry_or_an_excuse(op_db):
     without = {op.name for op in ops.all() if not entries_of(op_db, op.name)}
     assert without == set(NO_ENTRY)
     assert {rule.op for rule in NOT_OURS} - {"*"} <= set(OPS)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in NOT_OURS if rule.refused], ids=lambda rule: f"{rule.op}: {rule.why}")
+def test_what_is_not_taken_stands_in_the_docs(rule):
+    page = (Path(__file__).parents[2] / "docs" / "pytorch.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and rule.why in line]
+    assert len(rows) == 1
+    assert rule.op == "*" or rows[0].startswith(f"| `{rule.op}`")
 
 
 @pytest.mark.parametrize("name", OPS)

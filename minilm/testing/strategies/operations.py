@@ -68,12 +68,13 @@ def operation_cases(
         max_size: the largest size of an axis that the signature leaves free.
     """
     sample = draw(st.sampled_from(op.samples))
-    if sample.shapes is None:
+    given = sample.shapes
+    if given is None:
         chosen = draw(_signature_shapes(op, _least_axes(sample), max_size))
     elif {key for key, value in sample.options.items() if _counts(value)} <= _ANY_SIZE:
         sample, chosen = draw(_resized(op, sample))
     else:
-        chosen = sample.shapes
+        chosen = given
     case = Case(op, sample, chosen)
     rng = np.random.default_rng(draw(st.integers(0, 2**16)))
     inputs = list(inputs_for(op, sample, rng, draw(st.sampled_from(list(dtypes))), chosen))
