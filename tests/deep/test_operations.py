@@ -72,6 +72,12 @@ def in_float64(outputs):
     return bool(flowing) and all(y.dtype == np.float64 and np.isfinite(y.array).all() for y in flowing)
 
 
+def sees_nothing(case, inputs):
+    """Whether a query of attention may look at no key: zeros of ours, PyTorch's second derivatives are NaN."""
+    masks = [x for x in inputs if x is not None and x.dtype == bool] if case.op.name in MASKED else []
+    return any(not mask.any(-1).all() for mask in masks)
+
+
 def at_a_kink(case, inputs):
     """Whether the gradient of a piecewise linear function is another one close by."""
     gradients = case.run(inputs)[1]
@@ -97,7 +103,7 @@ def test_equals_pytorch(op, data, torch, generated):
         assume(False)
     ours = case.run(inputs)
     pytorch.assert_agrees(ours, theirs, scale=1.0)
-    if op.differentiable and in_float64(ours[0]):
+    if op.differentiable and in_float64(ours[0]) and not sees_nothing(case, plain):
         ours, theirs = case.hessian_vector_product(inputs), pytorch.hessian_vector_product(case, torch, plain)
         for number, (h, t) in enumerate(zip(ours, theirs)):
             assert_near(h, t, 1.0, f"Hessian-vector product, input {number}", rtol=1e-9)
