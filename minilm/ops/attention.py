@@ -92,7 +92,7 @@ class Attention(
                 return torch.nn.functional.scaled_dot_product_attention(
                     q, k, v, bias if mask is None else mask, is_causal=causal, scale=scale
                 )
-        scores = q @ k.transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
+        scores = q @ k.transpose(-1, -2) * _scale(scale, q.shape[-1])
         weights = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -math.inf), -1)
         kept = torch.from_numpy(_kept((*_lead(q, k, v), *weights.shape[-2:]), p, key))
         return (weights.nan_to_num(0.0) * kept * _rescale(p)) @ v
