@@ -227,6 +227,7 @@ def test_pytorchs_samples_agree(name, torch, op_db, request):
             samples = list(entry.sample_inputs("cpu", kind, requires_grad=differentiable))
             for number, sample in enumerate(samples if ALL else samples[::10]):
                 rule = next((rule for rule in rules if rule.when(sample)), None)
+                known = len(wrong)
                 try:
                     if rule is None or rule.refused:
                         compare(torch, entry, function, sample)
@@ -238,7 +239,8 @@ def test_pytorchs_samples_agree(name, torch, op_db, request):
                     if rule is not None and rule.refused:
                         wrong.append(f"{entry.name} {kind}, sample {number} agrees, but NOT_OURS says: {rule.why}")
                 used.add(rule)
-                counts["agree" if rule is None else f"not ours: {rule.why}"] += 1
+                right = "agree" if rule is None else f"not ours: {rule.why}"
+                counts[right if len(wrong) == known else "WRONG"] += 1
     request.node.user_properties.append((SAMPLES + name, dict(counts)))
     assert not wrong, f"{len(wrong)} of {counts.total()} samples:\n" + "\n".join(wrong[:20])
     if ALL:
