@@ -4,11 +4,12 @@
 PYTHON ?= python3
 SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
-.PHONY: help demo test lint sanitize clean
+.PHONY: help demo test test-deep lint sanitize clean
 
 help:
 	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
 	@echo "make test      set up .venv-test, then run the whole test suite"
+	@echo "make test-deep 20,000 generated cases or more against PyTorch and differences (some 20 minutes on 2 cores)"
 	@echo "make lint      ruff and mypy, in .venv-test"
 	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
 	@echo "make clean     remove both environments and everything that was built"
@@ -18,6 +19,9 @@ demo: .venv/installed
 
 test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(ARGS)
+
+test-deep: .venv-test/installed
+	MINILM_DEEP=20000 .venv-test/bin/python -m pytest -n 2 tests/deep $(ARGS)
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

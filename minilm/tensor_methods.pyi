@@ -113,7 +113,7 @@ class TensorMethods:
         """`ceil`, written over this tensor."""
 
     def chunk(self, chunks: _Int, dim: _Int = 0) -> tuple[Tensor, ...]:
-        """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter."""
+        """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter; of size 0, `chunks`."""
 
     def clamp(self, min: Any = None, max: Any = None) -> Tensor:
         """z = x, but at least `min` and at most `max`;  dx = dz where min <= x <= max, else 0"""
@@ -238,8 +238,8 @@ class TensorMethods:
     def half(self) -> Tensor:
         """In float16; itself if it is already."""
 
-    def index_add(self, dim: _Int, index: Any, source: Any) -> Tensor:
-        """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
+    def index_add(self, dim: _Int, index: Any, source: Any, alpha: _Float = 1) -> Tensor:
+        """x with alpha times the slices of `source` along `dim` added at the positions in `index` (N)."""
 
     def index_add_(self, *args: Any, **options: Any) -> Tensor:
         """`index_add`, written over this tensor. Errors: see minilm.ops.inplace.overwrite."""
@@ -369,8 +369,8 @@ class TensorMethods:
     def mm(self, y: _Operand) -> Tensor:
         """z = x y for two matrices and nothing else."""
 
-    def movedim(self, source: _Int, destination: _Int) -> Tensor:
-        """The axis `source` at the place `destination`, the others in their order."""
+    def movedim(self, source: _Ints, destination: _Ints) -> Tensor:
+        """The axis `source` at the place `destination`, or several, the others in their order."""
 
     def mul(self, y: _Operand) -> Tensor:
         """z = x y;  dx = dz y, dy = dz x"""
@@ -448,7 +448,7 @@ class TensorMethods:
         """`reciprocal`, written over this tensor."""
 
     def relu(self) -> Tensor:
-        """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
+        """z = max(x, 0);  dx = 0 where x <= 0, else dz, also at NaN  (Nair & Hinton 2010)"""
 
     def relu_(self) -> Tensor:
         """`relu`, written over this tensor."""
@@ -508,7 +508,7 @@ class TensorMethods:
         """`sigmoid`, written over this tensor."""
 
     def sign(self) -> Tensor:
-        """z = -1, 0 or 1;  dx = 0"""
+        """z = -1, 0 or 1, and 0 for NaN;  dx = 0"""
 
     def sign_(self) -> Tensor:
         """`sign`, written over this tensor."""
@@ -576,7 +576,7 @@ class TensorMethods:
         """The transpose of a matrix; a vector as it is."""
 
     def take_along_dim(self, indices: _Array, dim: _Int | None = None) -> Tensor:
-        """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
+        """`gather` of x and an index that broadcast: NumPy's take_along_axis; without `dim`, of the flattened x."""
 
     def tan(self) -> Tensor:
         """z = sin x / cos x"""

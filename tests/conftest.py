@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,16 +24,20 @@ from minilm.testing import assert_same
 
 REQUIRED = frozenset(filter(None, os.environ.get("MINILM_REQUIRE", "").split(",")))
 
+# MINILM_DEEP=20000: hypothesis's profile "deep", and the run fails unless that many generated cases ran.
+DEEP = int(os.environ.get("MINILM_DEEP") or 0)
+
 # The machines of CI are shared: a test that waits for a processor is not wrong. Our fixtures are oracles,
 # the same for every example. CI tries the same examples every time, so that a change is red for what it
-# changed; everybody else's run looks for new ones.
+# changed; everybody else's run looks for new ones, and so does the nightly one, among many more.
 settings.register_profile(
     "minilm",
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=bool(REQUIRED),
+    derandomize=bool(REQUIRED) and not DEEP,
 )
-settings.load_profile("minilm")
+settings.register_profile("deep", settings.get_profile("minilm"), max_examples=2000)
+settings.load_profile("deep" if DEEP else "minilm")
 
 UNKNOWN = REQUIRED - {"torch", "native"}
 if UNKNOWN:
@@ -57,6 +63,19 @@ def torch() -> ModuleType:
 
 
 @pytest.fixture
+def op_db(torch: ModuleType) -> list[Any]:
+    """PyTorch's own database of operators with sample inputs, for its tests; it needs the package expecttest."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("torch.testing._internal.common_methods_invocations")
+    except ImportError as error:
+        missing("torch", f"its database of operators: {error}")
+        raise
+    return module.op_db
+
+
+@pytest.fixture
 def native() -> ModuleType:
     """The compiled kernels."""
     try:
@@ -76,8 +95,64 @@ def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+# --- how many generated cases ran, and what became of PyTorch's samples --------------------------------
+
+GENERATED, SAMPLES = "generated cases", "PyTorch's samples: "
+generated_by: dict[str, int] = {}  # a test's function -> the cases that it saw through to the end
+samples_of: dict[str, dict[str, int]] = {}  # an operation -> how many of PyTorch's samples ended how
+
+
+@pytest.fixture
+def generated(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """`generated()`: call it where a generated case has passed all its checks. The run's last lines say how many."""
+    count = 0
+
+    def passed() -> None:
+        nonlocal count
+        count += 1
+
+    yield passed
+    request.node.user_properties.append((GENERATED, count))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what the tests count; with pytest-xdist, here arrive the reports of all its processes."""
+    if report.when != "teardown":
+        return
+    function = report.nodeid.rpartition("::")[2].partition("[")[0]
+    for key, value in report.user_properties:
+        if key == GENERATED:
+            generated_by[function] = generated_by.get(function, 0) + int(value)
+        elif key.startswith(SAMPLES):
+            samples_of[key.removeprefix(SAMPLES)] = dict(value)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A deep run that saw fewer cases than it was asked for has not done its work."""
+    if sum(generated_by.values()) < DEEP and not hasattr(session.config, "workerinput"):
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def report_generated(reporter: pytest.TerminalReporter) -> None:
+    """The count of generated cases by test, and of PyTorch's samples by operation; only in a deep run."""
+    total = sum(generated_by.values())
+    reporter.section(f"{total} generated cases ran", sep="-")
+    for function, count in sorted(generated_by.items()):
+        reporter.write_line(f"{count:8} {function}")
+    if total < DEEP:
+        reporter.section(f"TOO FEW GENERATED CASES: {total} of at least {DEEP}", sep="!", red=True)
+    if samples_of:
+        words = sorted({word for counts in samples_of.values() for word in counts})
+        sums = {word: sum(counts.get(word, 0) for counts in samples_of.values()) for word in words}
+        reporter.section("PyTorch's own samples: " + ", ".join(f"{n} {word}" for word, n in sums.items()), sep="-")
+        for name, counts in sorted(samples_of.items()):
+            reporter.write_line(f"  {name}: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()) if n))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was not compared."""
+    if DEEP:
+        report_generated(terminalreporter)
     skipped = terminalreporter.stats.get("skipped", [])
     for oracle in ("torch", "native"):
         count = sum(f"{oracle} is missing" in str(report.longrepr) for report in skipped)

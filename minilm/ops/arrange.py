@@ -92,14 +92,23 @@ class Transpose(Composite, shapes=SHAPE):
 
 
 class Movedim(Composite, shapes=SHAPE):
-    """The axis `source` at the place `destination`, the others in their order."""
+    """The axis `source` at the place `destination`, or several, the others in their order.
+
+    Errors: ShapeError for an axis that is not there or stands twice, or where there are not as many of one as of other.
+    """
 
     samples = [sample((2, 3, 5), source=0, destination=-1), sample((2, 3, 5), source=2, destination=0)]
 
     def definition(x, source, destination):
-        ndim = len(x.shape)
-        axes = list(range(ndim))
-        axes.insert(_axis("movedim", destination, ndim), axes.pop(_axis("movedim", source, ndim)))
+        old, new = (
+            [_axis("movedim", axis, len(x.shape)) for axis in (axes if isinstance(axes, (tuple, list)) else (axes,))]
+            for axes in (source, destination)
+        )
+        if len(old) != len(new) or len({*old}) != len(old) or len({*new}) != len(new):
+            raise ShapeError(f"movedim: {source} and {destination} must be as many axes, each of them once")
+        axes = [axis for axis in range(len(x.shape)) if axis not in old]
+        for place, axis in sorted(zip(new, old)):
+            axes.insert(place, axis)
         return permute(x, axes)
 
 

@@ -94,7 +94,7 @@ class Attention(
                 return torch.nn.functional.scaled_dot_product_attention(
                     q, k, v, bias if mask is None else mask, is_causal=causal, scale=scale
                 )
-        scores = q @ k.transpose(-1, -2) * (scale or q.shape[-1] ** -0.5)
+        scores = q @ k.transpose(-1, -2) * _scale(scale, q.shape[-1])
         scores = scores if bias is None else scores + bias
         visible = _visible(None if mask is None else mask.numpy(), causal, *scores.shape[-2:])
         if visible is not None:
@@ -240,7 +240,7 @@ def drop_weights(weights: Tensor, p: float, generator: random.Generator | None =
 
 
 def _scale(scale: float | None, D: int) -> float:
-    return 1 / math.sqrt(D) if scale is None else scale
+    return 1 / math.sqrt(max(D, 1)) if scale is None else scale
 
 
 def _rescale(p: float) -> float:

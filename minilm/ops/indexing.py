@@ -13,7 +13,7 @@ from minilm.errors import DtypeError, ShapeError
 from minilm.modes import state
 from minilm.ops.inplace import Copy, _broadcasts_to, check_writable, overwrite
 from minilm.ops.registry import Composite, Primitive, options, sample
-from minilm.ops.shape import _axis, reshape
+from minilm.ops.shape import _axis, expand, reshape
 from minilm.tensor import Tensor
 
 Index = Any
@@ -263,10 +263,9 @@ def _along(name: str, x: Any, dim: int, index: Any) -> Index:
         raise ShapeError(
             f"{name}: the index {array.shape} reaches beyond x {tuple(x.shape)} elsewhere than along {dim}"
         )
-    if array.size and not (array.min() >= 0 and array.max() < x.shape[axis]):
-        raise IndexError(
-            f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {x.shape[axis] - 1} of axis {dim}"
-        )
+    size = x.shape[axis] if len(x.shape) else 1
+    if array.size and not (array.min() >= 0 and array.max() < size):
+        raise IndexError(f"{name}: index {array.min()} ... {array.max()} leaves 0 ... {size - 1} of axis {dim}")
     return _grid(array, axis) if array.ndim else ...
 
 
@@ -333,22 +332,22 @@ def _first(src: Any, index: Any) -> Any:
 
 
 class IndexAdd(Composite, shapes="(...), (N), (...) -> (...)", constants=("index",), method=False):
-    """z = x, with the slices of `source` along `dim` added at the positions in `index` (N)."""
+    """z = x, with alpha times the slices of `source` along `dim` added at the positions in `index` (N)."""
 
     domain = ("normal", "index:2", "normal")
     samples = [sample((2, 3), (5,), (5, 3), dim=0), sample((3, 2), (3,), (3, 3), dim=-1)]
 
-    def definition(x, index, source, dim):
+    def definition(x, index, source, dim, alpha=1):
         axis = _axis("index_add", dim, len(x.shape))
         where = (*(slice(None),) * axis, _indices("index_add", index))
-        return x + index_scatter(source, where, tuple(x.shape))
+        return x + index_scatter(source if alpha == 1 else source * alpha, where, tuple(x.shape))
 
-    def torch(torch, x, index, source, dim):
-        return torch.index_add(x, dim, index, source)
+    def torch(torch, x, index, source, dim, alpha=1):
+        return torch.index_add(x, dim, index, source, alpha=alpha)
 
 
 class TakeAlongDim(Composite, shapes="(...), (...) -> (...)", constants=("indices",)):
-    """`gather` whose index broadcasts: NumPy's take_along_axis; without `dim`, of the flattened x."""
+    """`gather` of x and an index that broadcast: NumPy's take_along_axis; without `dim`, of the flattened x."""
 
     domain = ("normal", "index:2")
     samples = [sample((2, 3), (2, 7), dim=1), sample((2, 3), (1, 3), dim=0), sample((2, 3), (5,))]
@@ -361,8 +360,8 @@ class TakeAlongDim(Composite, shapes="(...), (...) -> (...)", constants=("indice
         other = np.broadcast_shapes(
             *(tuple(1 if a == axis else n for a, n in enumerate(shape)) for shape in (array.shape, tuple(x.shape)))
         )
-        grid = np.broadcast_to(array, tuple(array.shape[axis] if a == axis else n for a, n in enumerate(other)))
-        return getitem(x, _grid(grid, axis))
+        whole, grid = ((*other[:axis], size, *other[axis + 1 :]) for size in (x.shape[axis], array.shape[axis]))
+        return getitem(x if tuple(x.shape) == whole else expand(x, whole), _grid(np.broadcast_to(array, grid), axis))
 
 
 class MaskedSelect(Composite, shapes="(...), (...) -> (?)", constants=("mask",)):
@@ -516,6 +515,6 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
     return ScatterAdd.apply(x, index, src, dim)
 
 
-def index_add(x: Any, dim: int, index: Any, source: Any) -> Any:
-    """x with the slices of `source` along `dim` added at the positions in `index` (N)."""
-    return IndexAdd.apply(x, index, source, dim)
+def index_add(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Any:
+    """x with alpha times the slices of `source` along `dim` added at the positions in `index` (N)."""
+    return IndexAdd.apply(x, index, source, dim, alpha)

@@ -102,7 +102,7 @@ class Unbind(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
 
 
 class Chunk(Composite, shapes="(...) -> (?)"):
-    """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter."""
+    """At most `chunks` pieces of equal size along `dim`, the last perhaps shorter; of size 0, `chunks`."""
 
     samples = [sample((2, 6), chunks=3, dim=1), sample((7, 2), chunks=3, dim=0), sample((2, 5), chunks=4, dim=-1)]
 
@@ -110,7 +110,7 @@ class Chunk(Composite, shapes="(...) -> (?)"):
         if chunks < 1:
             raise ShapeError(f"chunk: {chunks} pieces were asked for")
         size = x.shape[_axis("chunk", dim, len(x.shape))]
-        return split(x, max(-(-size // chunks), 1), dim)
+        return split(x, -(-size // chunks) if size else [0] * chunks, dim)
 
 
 split, unbind, chunk = Split.apply, Unbind.apply, Chunk.apply

@@ -11,7 +11,7 @@ import math
 from minilm import kernels
 from minilm.device import array_module
 from minilm.ops.registry import Composite, Primitive, options
-from minilm.ops.selection import eq, floor, ge, logical_and, refuse_zero, where
+from minilm.ops.selection import eq, floor_divide, ge, logical_and, refuse_zero, where
 
 BINARY = "(...), (...) -> (...)"
 UNARY = "(...) -> (...)"
@@ -152,7 +152,7 @@ class Remainder(Primitive, shapes=BINARY, smooth=False):
 
     def backward(ctx, dz):
         x, y = ctx.saved
-        return dz, None if x is None else -dz * floor(x / y)
+        return dz, None if x is None else -dz * floor_divide(x, y)
 
 
 remainder = Remainder.apply

@@ -87,8 +87,11 @@ class Var(Composite, shapes="(...) -> (?)"):
     samples = options(dim=DIMS, correction=[0, 1], keepdim=[False, True])
 
     def definition(x, dim=None, correction=1, keepdim=False, unbiased=None):
+        if isinstance(dim, bool):  # PyTorch's other meaning of this place: x.var(False)
+            dim, unbiased = None, dim
         if unbiased is not None:
             correction = int(unbiased)
+        correction = 1 if correction is None else correction
         count = math.prod(x.shape[axis] for axis in _axes("var", dim, len(x.shape)))
         total = sum(square(x - mean(x, dim, True)), dim, keepdim)
         if count > correction:

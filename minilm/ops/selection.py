@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minilm import dtypes
 from minilm.device import array_module
-from minilm.errors import DtypeError
+from minilm.errors import AutogradError, DtypeError
+from minilm.modes import state
 from minilm.ops.registry import Primitive, options, sample
 from minilm.tensor import Tensor
 
@@ -173,12 +176,13 @@ bitwise_not, floor_divide = BitwiseNot.apply, FloorDivide.apply
 
 
 class Sign(Primitive, shapes=UNARY, smooth=False, inplace=True):
-    """z = -1, 0 or 1;  dx = 0"""
+    """z = -1, 0 or 1, and 0 for NaN;  dx = 0"""
 
     domain = "nonzero"
 
     def forward(ctx, x):
-        return array_module(x).sign(x)
+        xp = array_module(x)
+        return xp.sign(xp.where(x == x, x, x.dtype.type(0)))
 
     def backward(ctx, dz):
         return dz * 0
@@ -241,7 +245,7 @@ class Abs(Primitive, shapes=UNARY, smooth=False, inplace=True):
 
 
 class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
-    """z = max(x, 0);  dx = dz where x > 0, else 0  (Nair & Hinton 2010)"""
+    """z = max(x, 0);  dx = 0 where x <= 0, else dz, also at NaN  (Nair & Hinton 2010)"""
 
     domain = "nonzero"
 
@@ -252,7 +256,7 @@ class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
 
     def backward(ctx, dz):
         (z,) = ctx.saved
-        return dz * (z > 0)
+        return where(z <= 0, 0.0, dz)
 
 
 class LeakyRelu(Primitive, shapes=UNARY, smooth=False, inplace=True):
@@ -271,6 +275,15 @@ class LeakyRelu(Primitive, shapes=UNARY, smooth=False, inplace=True):
         return where(x > 0, dz, dz * ctx.negative_slope)
 
 
+def _constant(name: str, label: str, value: Any, instead: str) -> Any:
+    """A number, or a Tensor's array. Errors: AutogradError for a Tensor whose gradient would be lost without a word."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.requires_grad and state.recording:
+        raise AutogradError(f"{name}: no gradient flows to {label}, and it requires one; {instead} has one")
+    return value.array
+
+
 class Clamp(Primitive, shapes=UNARY, smooth=False, inplace=True):
     """z = x, but at least `min` and at most `max`;  dx = dz where min <= x <= max, else 0"""
 
@@ -280,6 +293,8 @@ class Clamp(Primitive, shapes=UNARY, smooth=False, inplace=True):
     def forward(ctx, x, min=None, max=None):
         if min is None and max is None:
             raise ValueError("clamp: give min, max or both")
+        min = _constant("clamp", "min", min, "maximum(x, min)")
+        max = _constant("clamp", "max", max, "minimum(x, max)")
         ctx.save(x)
         ctx.low, ctx.high = min, max
         z = x if min is None else array_module(x).maximum(x, x.dtype.type(min))
@@ -360,6 +375,7 @@ class MaskedFill(Primitive, shapes="(...), (...) -> (...)", constants=("mask",),
     def forward(ctx, x, mask, value):
         if mask.dtype != bool:
             raise DtypeError(f"masked_fill: the mask must be boolean, and this one is {mask.dtype}")
+        value = _constant("masked_fill", "value", value, "where(mask, value, x)")
         ctx.save(mask)
         return array_module(x).where(mask, x.dtype.type(value), x)
 

@@ -80,6 +80,33 @@ class Case:
                 gradients[i] = gradient
         return outputs, gradients
 
+    def hessian_vector_product(self, inputs: Any) -> list[Array]:
+        """H v of sum c sin(y) for the outputs y, c and v random, by a backward walk through a backward walk.
+
+        One array for each input that varies. Beneath the sine it matters that the first walk kept its connection to
+        the inputs (see `gradgradcheck`).
+        """
+        tensors = self.leaves(inputs)
+        flowing = [y for y in self(*tensors) if y.requires_grad]
+        c, v = self.second_cotangents(flowing, inputs)
+        wanted = [(t, d) for t, d in zip(tensors, v) if d is not None]
+        total: Any = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
+        first = grad(total, [t for t, _ in wanted], create_graph=True, allow_unused=True, materialize_grads=True)
+        along = sum((g * Tensor(d)).sum() for g, (_, d) in zip(first, wanted))
+        if not along.requires_grad:
+            return [np.zeros(t.shape) for t, _ in wanted]
+        found = grad(along, [t for t, _ in wanted], allow_unused=True, materialize_grads=True)
+        return [g.array for g in found]
+
+    def second_cotangents(self, outputs: Any, inputs: Any) -> tuple[list[Array], list[Array | None]]:
+        """The c for each output and the v for each input that varies, the same ones at every call."""
+        rng = seeded(self.id + " second")
+        c = [np.asarray(rng.standard_normal(y.shape)) for y in outputs]
+        v = [
+            np.asarray(rng.standard_normal(x.shape)) if moves else None for x, moves in zip(inputs, self.varies(inputs))
+        ]
+        return c, v
+
 
 def seeded(name: str) -> np.random.Generator:
     """Random numbers that depend on a name alone, so that one test's do not depend on another's."""
@@ -203,9 +230,18 @@ def _read_only(x: Array) -> Array:
     return x
 
 
+def _unaligned(x: Array) -> Array:
+    """One byte beyond an address that is a multiple of the element's size, as in a packed file."""
+    bytes_ = np.empty(x.nbytes + 1, np.uint8)[1:]
+    view = bytes_.view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "strided": _strided,
     "fortran": lambda x: np.asfortranarray(x) if x.ndim else x,
     "reversed": _reversed,
     "read_only": _read_only,
+    "unaligned": _unaligned,
 }

@@ -121,6 +121,11 @@ def test_nothing_to_look_at(sizes, causal):
         assert not g.array.any()
 
 
+def test_without_channels_all_keys_count_alike():
+    q, k, v = qkv(D=0)
+    assert_same(attention(q, k, v), np.broadcast_to(v.array.mean(-2, keepdims=True), (*q.shape[:-1], v.shape[-1])))
+
+
 @settings(max_examples=60)
 @given(strategies.arrays_BHTD(specials=()), st.booleans(), st.data())
 def test_any_shape_and_mask_equals_pytorch(torch, arrays, causal, data):

@@ -131,19 +131,19 @@ def test_shapes_that_do_not_broadcast(a, b):
 
 
 @quick
-@given(strategies.matrices())
+@given(strategies.matmul_operands())
 def test_matmul(torch, arrays):
     compare(torch, lambda m, x, y: x @ y, arrays)
 
 
 @quick
-@given(strategies.matrices(dtype="float32"))
+@given(strategies.matmul_operands(dtype="float32"))
 def test_matmul_in_float32(torch, arrays):
     compare(torch, lambda m, x, y: x @ y, arrays, "float32")
 
 
 @quick
-@given(strategies.matrices(specials=(np.inf, np.nan, 0.0)))
+@given(strategies.matmul_operands(specials=(np.inf, np.nan, 0.0)))
 def test_matmul_with_infinities(torch, arrays):
     """Infinity and NaN stay in their row and column."""
     x, y = arrays

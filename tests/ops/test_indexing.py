@@ -251,6 +251,38 @@ def test_what_gather_and_scatter_refuse():
         x.gather(1, ml.zeros(1, 1, requires_grad=True))
 
 
+def test_0d_tensors_along_their_only_axis(both):
+    def story(m):
+        x, src = leaf_of(m, 3.0), leaf_of(m, 5.0)
+        index = m.tensor(0)
+        results = [x.gather(0, index), x.scatter(0, index, src), x.scatter_add(0, index, src)]
+        return [*results, *m.autograd.grad(results[2].sin(), [x, src])]
+
+    both(story)
+
+
+def test_x_broadcasts_to_its_index_too(both):
+    def story(m):
+        x = leaf_of(m, [[1.0, 2.0, 3.0]])
+        y = m.take_along_dim(x, m.tensor([[2, 0], [1, 1]]), 1)
+        return [y, *m.autograd.grad((y * m.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=m.float64)).sum(), x)]
+
+    both(story)
+
+
+def test_index_add_with_a_factor(both):
+    def story(m):
+        x, source = leaf_of(m, [[1.0, 2.0], [3.0, 4.0]]), leaf_of(m, [[5.0, 6.0]])
+        y = m.index_add(x, 0, m.tensor([1]), source, alpha=-2)
+        return [y, *m.autograd.grad(y.square().sum(), [x, source])]
+
+    both(story)
+
+
+def leaf_of(m, values):
+    return m.tensor(values, dtype=m.float64, requires_grad=True)
+
+
 # --- order --------------------------------------------------------------------------------------------------
 
 

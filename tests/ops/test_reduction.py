@@ -48,6 +48,24 @@ def test_prod_of_nothing_and_of_integers(both):
     both(story)
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_spread_with_pytorchs_older_argument(name, both):
+    """A bool in the place of dim says whether the divisor is N - 1; a correction of None is 1."""
+
+    def story(m):
+        x = leaf(m, [[1.0, 4.0, 2.0], [0.5, -3.0, 7.0]])
+        spread = getattr(x, name)
+        return [
+            spread(True),
+            spread(False),
+            spread(unbiased=False),
+            spread(0, correction=None),
+            spread(correction=None),
+        ]
+
+    both(story)
+
+
 @pytest.mark.filterwarnings("ignore:(var|std).*degrees of freedom:UserWarning", "ignore:invalid value")
 @pytest.mark.parametrize("name", ["var", "std"])
 def test_spread_of_few_elements(name, both):

@@ -14,10 +14,8 @@ from minilm import kernels, ops
 from minilm.autograd import grad
 from minilm.errors import MinilmError
 from minilm.ops.registry import Fused, Sample
-from minilm.tensor import Tensor
 from minilm.testing import LAYOUTS, Case, assert_same, cases, gradcheck, gradgradcheck, pytorch
-from minilm.testing.pytorch import counterpart, to_numpy, to_torch
-from minilm.testing.samples import seeded
+from minilm.testing.pytorch import counterpart
 
 # Operations without a sample, and where they are tested instead.
 NO_SAMPLES = {
@@ -46,22 +44,6 @@ def known_to(torch, case: Case) -> None:
         pytest.skip(f"not in PyTorch: {NO_TORCH[case.op.name]}")
 
 
-def compare(ours, theirs) -> None:
-    """Outputs in value, dtype and whether they have a gradient; gradients where PyTorch has one."""
-    (outputs, gradients), (their_outputs, their_gradients) = ours, theirs
-    assert len(outputs) == len(their_outputs)
-    for number, (y, t) in enumerate(zip(outputs, their_outputs)):
-        assert_same(y, to_numpy(t), name=f"output {number}")
-        if y.requires_grad != t.requires_grad:
-            raise AssertionError(f"output {number}: requires_grad {y.requires_grad}, PyTorch's {t.requires_grad}")
-    for number, (g, t) in enumerate(zip(gradients, their_gradients)):
-        if t is not None and g is not None:
-            assert_same(g, to_numpy(t), name=f"gradient of input {number}")
-        elif t is not None or g is not None:  # nothing arrived on one side: then the other must be zero
-            value = to_numpy(t) if g is None else g.array
-            assert not value.any(), f"input {number}: ours is {g}, PyTorch's {t}"
-
-
 # --- the register itself -----------------------------------------------------------------------------
 
 
@@ -88,7 +70,7 @@ def test_every_operation_says_what_it_computes(op):
 def test_equals_pytorch(case, dtype, torch):
     known_to(torch, case)
     inputs = case.inputs(dtype)
-    compare(case.run(inputs), pytorch.run(case, torch, inputs))
+    pytorch.assert_agrees(case.run(inputs), pytorch.run(case, torch, inputs))
 
 
 @every_differentiable
@@ -142,42 +124,6 @@ def finite(outputs) -> bool:
     return all(np.isfinite(y.array).all() for y in outputs if y.requires_grad)
 
 
-def weights_of(case: Case, outputs: list, inputs) -> tuple[list, list]:
-    rng = seeded(case.id + " second")
-    c = [np.asarray(rng.standard_normal(y.shape)) for y in outputs]
-    v = [np.asarray(rng.standard_normal(x.shape)) if moves else None for x, moves in zip(inputs, case.varies(inputs))]
-    return c, v
-
-
-def hessian_vector_product(case: Case, inputs) -> list:
-    """H v of sum c sin(op(x)), by a backward walk through a backward walk."""
-    tensors = case.leaves(inputs)
-    flowing = [y for y in case(*tensors) if y.requires_grad]
-    c, v = weights_of(case, flowing, inputs)
-    total = sum((y.sin() * Tensor(w)).sum() for y, w in zip(flowing, c))
-    wanted = [(t, d) for t, d in zip(tensors, v) if d is not None]
-    first = grad(total, [t for t, _ in wanted], create_graph=True, allow_unused=True, materialize_grads=True)
-    along = sum((g * Tensor(d)).sum() for g, (_, d) in zip(first, wanted))
-    if not along.requires_grad:
-        return [np.zeros(t.shape) for t, _ in wanted]
-    found = grad(along, [t for t, _ in wanted], allow_unused=True, materialize_grads=True)
-    return [g.array for g in found]
-
-
-def torch_hessian_vector_product(case: Case, inputs, torch) -> list:
-    tensors = [to_torch(x, torch, requires_grad=v) for x, v in zip(inputs, case.varies(inputs))]
-    flowing = [y for y in pytorch.call(case, torch, tensors) if y.requires_grad]
-    c, v = weights_of(case, [to_numpy(y) for y in flowing], inputs)
-    total = sum((y.sin() * torch.from_numpy(w)).sum() for y, w in zip(flowing, c))
-    wanted = [(t, torch.from_numpy(d)) for t, d in zip(tensors, v) if d is not None]
-    settings = {"allow_unused": True, "materialize_grads": True}
-    first = torch.autograd.grad(total, [t for t, _ in wanted], create_graph=True, **settings)
-    along = sum((g * d).sum() for g, (_, d) in zip(first, wanted))
-    if not along.requires_grad:
-        return [np.zeros(tuple(t.shape)) for t, _ in wanted]
-    return [to_numpy(g) for g in torch.autograd.grad(along, [t for t, _ in wanted], **settings)]
-
-
 @every_differentiable
 def test_second_derivative_equals_pytorch(case, torch):
     known_to(torch, case)
@@ -185,7 +131,7 @@ def test_second_derivative_equals_pytorch(case, torch):
     outputs = case(*case.leaves(inputs))
     if not finite(outputs) or not any(y.requires_grad for y in outputs):
         return
-    ours, theirs = hessian_vector_product(case, inputs), torch_hessian_vector_product(case, inputs, torch)
+    ours, theirs = case.hessian_vector_product(inputs), pytorch.hessian_vector_product(case, torch, inputs)
     for number, (h, t) in enumerate(zip(ours, theirs)):
         rtol = 1e-9 if all(y.dtype == np.float64 for y in outputs if y.requires_grad) else 1e-5
         assert_same(h, t, rtol=rtol, name=f"Hessian-vector product, input {number}")
@@ -295,4 +241,4 @@ def test_edges_equal_pytorch(case, torch):
         with pytest.raises((MinilmError, IndexError, ValueError, TypeError)):
             case.run(inputs)
         return
-    compare(case.run(inputs), theirs)
+    pytorch.assert_agrees(case.run(inputs), theirs)

@@ -111,6 +111,18 @@ def test_transposes(both):
         _ = ml.ones(3).mT
 
 
+def test_several_axes_moved_at_once(both):
+    def story(m):
+        x = base(m)
+        return [x.movedim((0, 1), (-1, 0)), x.movedim([2, 0], [0, 1]), x.movedim((), ())]
+
+    both(story)
+
+
+def test_nothing_falls_into_as_many_pieces_as_asked_for(both):
+    both(lambda m: [tuple(piece.shape) for piece in m.zeros(2, 0).chunk(3, 1)])
+
+
 def test_expand(both):
     def story(m):
         x = m.tensor([[1.0], [2.0]], requires_grad=True)
@@ -149,6 +161,8 @@ def test_contiguous():
         (lambda x: x.flatten(2, 1), "flatten: start_dim 2 comes after end_dim 1"),
         (lambda x: x.split([1, 2], 2), r"split: the sizes \[1, 2\] add up to 3, axis 2 of \(2, 3, 4\) has 4"),
         (lambda x: x.split(0), "split: pieces of size 0"),
+        (lambda x: x.movedim((0, 1), 0), r"movedim: \(0, 1\) and 0 must be as many axes, each of them once"),
+        (lambda x: x.movedim((0, 0), (1, 2)), r"movedim: \(0, 0\) and \(1, 2\) must be as many"),
         (lambda x: x.chunk(0), "chunk: 0 pieces"),
         (lambda x: x.unbind(3), "unbind: there is no axis 3"),
         (lambda x: x.flip(3), "flip: there is no axis 3"),
