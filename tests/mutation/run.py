@@ -1,0 +1,316 @@
+"""The mutation score of the test suite: faults are planted in gradients, one at a time, and the tests must see them.
+
+    python tests/mutation/run.py --count 300 --jobs 2
+
+Each fault is planted in a copy of the package, and the tests that look at its place run there, nearest first, until
+one fails. docs/mutation.md says what was found, and how to read it.
+
+The tests of a fault take seconds because this process has loaded NumPy, Numba, PyTorch and pytest, and forks for
+each run; minilm itself is loaded in the child. Needs a system with fork.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ["MINILM_REQUIRE"] = "torch,native"  # a missing oracle fails; Hypothesis tries the same examples each time
+
+import numba  # noqa: E402, F401 - loaded once for all children, as are those below
+import pytest  # noqa: E402
+import torch  # noqa: E402, F401
+from faults import Fault, choose  # noqa: E402
+from hypothesis import strategies  # noqa: E402, F401
+from places import ROOT, Stage, Tests, python_faults  # noqa: E402
+
+LIMIT = 240.0  # seconds for one stage of tests; a fault that makes them hang is a fault that is seen
+EQUIVALENT = Path(__file__).with_name("equivalent.json")
+OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+
+
+# --- in the child: run tests, and say what failed first -----------------------------------------------------
+
+
+class Listener:
+    """Keeps only the wanted operations' cases; remembers the first failure."""
+
+    def __init__(self, ops: frozenset[str] | None) -> None:
+        self.ops = ops
+        self.failed: list[dict[str, str]] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Before the cases become tests, leave out those of other operations."""
+        for mark in metafunc.definition.iter_markers("parametrize"):
+            if self.ops is not None and mark.args[0] == "case" and isinstance(mark.args[1], list):
+                mark.args[1][:] = [c for c in mark.args[1] if not hasattr(c, "op") or c.op.name in self.ops]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test has ended."""
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file has been read."""
+        self._note(report)
+
+    def _note(self, report: Any) -> None:
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            text = str(report.longrepr)
+            message = crash.message if crash else text
+            reason = "" if "numba.core.errors" not in text else "Numba does not compile it"
+            self.failed.append({"test": report.nodeid, "message": message[:300], "cannot": reason})
+
+
+def run_here(root: Path, stage: Stage, results: Path, options: list[str]) -> None:
+    """In a child process: the tests of a stage, in the copy at `root`; what failed goes to a file. Does not return."""
+    code = 3
+    try:
+        os.setpgid(0, 0)
+        os.chdir(root)
+        sys.path[:] = [str(root), *(p for p in sys.path if p != str(Path(__file__).parent))]
+        os.environ["PYTHONPATH"] = str(root)
+        os.environ["MINILM_MUTATION"] = "1"
+        with open(results.with_suffix(".log"), "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        listener = Listener(stage.ops)
+        chosen = [*options, *(["-k", stage.k] if stage.k else []), *stage.files]
+        code = int(pytest.main(chosen, plugins=[listener]))
+        import minilm
+
+        if not Path(minilm.__file__).is_relative_to(root):
+            code = 3
+        results.write_text(json.dumps({"code": code, "failed": listener.failed}))
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def start(root: Path, stage: Stage, results: Path, options: list[str] = OPTIONS) -> int:
+    """Fork; the child's number."""
+    results.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        run_here(root, stage, results, options)
+    return pid
+
+
+# --- a copy of the package -----------------------------------------------------------------------------------
+
+
+def copy_of(root: Path, to: Path) -> Path:
+    """The package and its tests, with what Numba has compiled so far."""
+    skipped = (".git", ".venv*", "build", ".*_cache", ".hypothesis", "runs", "*.egg-info")
+    shutil.copytree(root, to, ignore=shutil.ignore_patterns(*skipped), symlinks=True)
+    return to
+
+
+class Bench:
+    """A copy in which one fault at a time is planted and tested.
+
+    Attributes:
+        outcome: what became of the last fault; None while its tests run.
+    """
+
+    def __init__(self, root: Path, tests: Tests) -> None:
+        self.root, self.tests = root, tests
+        self.results = root / "result.json"
+        self.outcome: dict[str, Any] | None = None
+        self.undo: Callable[[], None] | None = None
+
+    def begin(self, fault: Fault) -> None:
+        """Plant a fault, and start its first tests."""
+        self.fault, self.outcome, self.began = fault, None, time.monotonic()
+        self.waiting = self.tests.stages(fault)
+        self.kept = {str(p) for p in self.root.glob("minilm/**/__pycache__/*")}
+        path = self.root / fault.file
+        source = path.read_bytes()
+        self.undo = lambda: self._write(path, source)
+        self._write(path, fault.planted(source))
+        self._next()
+
+    def _write(self, path: Path, source: bytes) -> None:
+        """A file's new text; Python must not take the old one's compiled form for it."""
+        path.write_bytes(source)
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+            compiled.unlink()
+
+    def _next(self) -> None:
+        self.stage = self.waiting.pop(0)
+        self.pid, self.since = start(self.root, self.stage, self.results), time.monotonic()
+
+    def look(self) -> bool:
+        """Whether the fault's fate is known; starts the next tests if these have not seen it."""
+        done, status = os.waitpid(self.pid, os.WNOHANG)
+        if not done:
+            if time.monotonic() - self.since < LIMIT:
+                return False
+            os.killpg(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            return self._end("caught", how="timed out")
+        if os.WIFSIGNALED(status):
+            return self._end("caught", how=f"killed by {signal.Signals(os.WTERMSIG(status)).name}")
+        found = json.loads(self.results.read_text()) if self.results.exists() else {"code": 3, "failed": []}
+        if found["failed"]:
+            first = found["failed"][0]
+            if first["cannot"]:
+                return self._end("not planted", how=first["cannot"], test=first["test"], message=first["message"])
+            return self._end("caught", how=kind_of(first["message"]), test=first["test"], message=first["message"])
+        if found["code"] not in (0, 5):  # passed; no test chosen
+            log = self.results.with_suffix(".log").read_text()[-2000:]
+            raise RuntimeError(f"{self.fault.id}: pytest could not run ({found['code']})\n{log}")
+        if self.waiting:
+            self._next()
+            return False
+        return self._end("survived")
+
+    def _end(self, status: str, **how: str) -> bool:
+        assert self.undo is not None
+        self.undo()
+        for path in self.root.glob("minilm/**/__pycache__/*"):
+            if str(path) not in self.kept and not path.suffix == ".pyc":  # what Numba compiled of the faulty kernel
+                path.unlink()
+        seconds = round(time.monotonic() - self.began, 1)
+        self.outcome = {"id": self.fault.id, "status": status, "seconds": seconds, **how, **asdict(self.fault)}
+        return True
+
+
+def kind_of(message: str) -> str:
+    """The error's class, from the first word of its message."""
+    word = message.split(":")[0].split("\n")[0].strip().rpartition(".")[2]
+    return "AssertionError" if word.startswith("assert") else word if word.isidentifier() else "other error"
+
+
+# --- all together ----------------------------------------------------------------------------------------------
+
+
+def baseline(root: Path, stages: list[Stage]) -> list[str]:
+    """The tests of all stages without a fault: those that fail all the same. Fills Numba's cache in passing."""
+    files = sorted({file for stage in stages for file in stage.files})
+    named = [stage.ops for stage in stages]
+    ops = None if None in named else frozenset().union(*filter(None, named))
+    results = root / "result.json"
+    options = [option for option in OPTIONS if option != "-x"]
+    _, status = os.waitpid(start(root, Stage(tuple(files), ops), results, options), 0)
+    if not results.exists():
+        return [f"the tests ended with status {status}", results.with_suffix(".log").read_text()[-2000:]]
+    return [f"{f['test']}: {f['message']}" for f in json.loads(results.read_text())["failed"]]
+
+
+def test_all(faults: list[Fault], benches: list[Bench], note: Callable[[dict[str, Any]], None]) -> None:
+    """Plant every fault on some bench; `note` is told the outcome of each."""
+    waiting = list(faults)
+    busy: list[Bench] = []
+    while waiting or busy:
+        for bench in benches:
+            if bench not in busy and waiting:
+                bench.begin(waiting.pop(0))
+                busy.append(bench)
+        for bench in [b for b in busy if b.look()]:
+            busy.remove(bench)
+            assert bench.outcome is not None
+            note(bench.outcome)
+        time.sleep(0.02)
+
+
+def explain(outcomes: list[dict[str, Any]], reasons: list[dict[str, str]]) -> None:
+    """Survivors that change nothing, as the table says, become `equivalent`."""
+    names = ("kind", "file", "function", "before", "after")
+    table = {tuple(entry[n] for n in names): entry["reason"] for entry in reasons}
+    for outcome in outcomes:
+        reason = table.get(tuple(outcome[n] for n in names))
+        if outcome["status"] == "survived" and reason:
+            outcome.update(status="equivalent", reason=reason)
+
+
+def score(outcomes: list[dict[str, Any]]) -> float:
+    """The share of faults that were caught, among those that are faults."""
+    counts = Counter(o["status"] for o in outcomes)
+    faults = counts["caught"] + counts["survived"]
+    return counts["caught"] / faults if faults else 0.0
+
+
+def table(outcomes: list[dict[str, Any]], by: str) -> str:
+    """Caught, survived and equivalent faults for each value of `by`, as Markdown."""
+    columns = ("caught", "survived", "equivalent", "not planted")
+    lines = [f"| {by} | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for value in sorted({o[by] for o in outcomes}):
+        counts = Counter(o["status"] for o in outcomes if o[by] == value)
+        lines.append(f"| {value} | {' | '.join(str(counts[c]) for c in columns)} |")
+    total = Counter(o["status"] for o in outcomes)
+    return "\n".join([*lines, f"| all | {' | '.join(str(total[c]) for c in columns)} |"])
+
+
+def report(outcomes: list[dict[str, Any]]) -> str:
+    """The tables, how faults were seen, and every survivor."""
+    caught = [o for o in outcomes if o["status"] == "caught"]
+    how = ", ".join(f"{count} {name}" for name, count in Counter(o["how"] for o in caught).most_common())
+    seconds = sum(o["seconds"] for o in outcomes) / max(len(outcomes), 1)
+    lines = [table(outcomes, "kind"), "", table(outcomes, "file"), "", f"Seen by: {how}."]
+    lines += [f"Seconds for a fault: {seconds:.1f}. Score: {score(outcomes):.1%}."]
+    for o in outcomes:
+        if o["status"] in ("survived", "equivalent"):
+            lines += [f"{o['status']}: {o['id']}", f"    {o['before']}\n    {o['after']}", f"    {o.get('reason', '')}"]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command. Returns 1 where the score is too low, 2 where the tests fail without a fault."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=300, help="how many faults (default 300)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at a time, each in its own copy")
+    parser.add_argument("--only", default="", help="only faults whose id contains this; @FILE: the survivors in a JSON")
+    parser.add_argument("--least", type=float, default=0.98, help="the score that is demanded (default 0.98)")
+    parser.add_argument("--json", type=Path, default=Path("build/mutation.json"), help="where the outcomes go")
+    parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
+    arguments = parser.parse_args()
+
+    faults = python_faults()
+    if arguments.only.startswith("@"):
+        wanted = {o["id"] for o in json.loads(Path(arguments.only[1:]).read_text()) if o["status"] == "survived"}
+        chosen = [f for f in faults if f.id in wanted]
+    else:
+        chosen = choose([f for f in faults if arguments.only in f.id], arguments.count, arguments.seed)
+    if arguments.list:
+        print("\n".join(f"{f.id}\n    {f.before}\n    {f.after}" for f in chosen))
+        return 0
+    tests = Tests()
+    outcomes: list[dict[str, Any]] = []
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+
+    def note(outcome: dict[str, Any]) -> None:
+        outcomes.append(outcome)
+        arguments.json.write_text(json.dumps(outcomes, indent=1))
+        print(f"{len(outcomes):4d}/{len(chosen)} {outcome['seconds']:6.1f} s  {outcome['status']:11s} {outcome['id']}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="mutation") as folder:
+        first = copy_of(ROOT, Path(folder, "0"))
+        broken = baseline(first, [stage for fault in chosen for stage in tests.stages(fault)])
+        if broken:
+            print("without a fault these fail:", *broken, sep="\n  ")
+            return 2
+        copies = [first, *(copy_of(first, Path(folder, str(i))) for i in range(1, arguments.jobs))]
+        test_all(chosen, [Bench(copy, tests) for copy in copies], note)
+    explain(outcomes, json.loads(EQUIVALENT.read_text()))
+    arguments.json.write_text(json.dumps(outcomes, indent=1))
+    print(report(outcomes))
+    return 0 if score(outcomes) >= arguments.least else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
