@@ -7,6 +7,7 @@ flipped, a sum over a broadcast axis is forgotten, and so on (`KINDS`). Where it
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -281,7 +282,7 @@ def _offset(whole: ast.AST, part: ast.AST, text: str) -> int:
 
 
 def _swaps(whole: ast.AST, parts: list[ast.expr], of: Callable[[ast.AST], str]) -> Iterator[Change]:
-    for pair in zip(parts, parts[1:]):
+    for pair in itertools.pairwise(parts):
         if "_" not in map(of, pair):
             yield from _swapped(whole, list(pair), of)
 

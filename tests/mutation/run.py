@@ -12,10 +12,12 @@ each run; minilm itself is loaded in the child. Needs a system with fork.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,18 +29,21 @@ from typing import Any
 
 for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed has no part in it
 os.environ["MINILM_REQUIRE"] = "torch,native"  # a missing oracle fails; Hypothesis tries the same examples each time
 
 import numba  # noqa: E402, F401 - loaded once for all children, as are those below
 import pytest  # noqa: E402
 import torch  # noqa: E402, F401
+from c_faults import NativeBuild, c_faults  # noqa: E402
 from faults import Fault, choose  # noqa: E402
 from hypothesis import strategies  # noqa: E402, F401
 from places import ROOT, Stage, Tests, python_faults  # noqa: E402
 
 LIMIT = 240.0  # seconds for one stage of tests; a fault that makes them hang is a fault that is seen
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
-OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
+OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
 
 # --- in the child: run tests, and say what failed first -----------------------------------------------------
@@ -83,7 +88,6 @@ def run_here(root: Path, stage: Stage, results: Path, options: list[str]) -> Non
         os.chdir(root)
         sys.path[:] = [str(root), *(p for p in sys.path if p != str(Path(__file__).parent))]
         os.environ["PYTHONPATH"] = str(root)
-        os.environ["MINILM_MUTATION"] = "1"
         with open(results.with_suffix(".log"), "w") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -126,8 +130,8 @@ class Bench:
         outcome: what became of the last fault; None while its tests run.
     """
 
-    def __init__(self, root: Path, tests: Tests) -> None:
-        self.root, self.tests = root, tests
+    def __init__(self, root: Path, tests: Tests, native: NativeBuild | None = None) -> None:
+        self.root, self.tests, self.native = root, tests, native
         self.results = root / "result.json"
         self.outcome: dict[str, Any] | None = None
         self.undo: Callable[[], None] | None = None
@@ -137,10 +141,19 @@ class Bench:
         self.fault, self.outcome, self.began = fault, None, time.monotonic()
         self.waiting = self.tests.stages(fault)
         self.kept = {str(p) for p in self.root.glob("minilm/**/__pycache__/*")}
-        path = self.root / fault.file
-        source = path.read_bytes()
-        self.undo = lambda: self._write(path, source)
-        self._write(path, fault.planted(source))
+        if fault.file.startswith("csrc/"):
+            assert self.native is not None
+            self.undo = functools.partial(self.native.restore, self.root)
+            try:
+                self.native.compile(fault, self.root)
+            except subprocess.CalledProcessError as error:
+                self._end("not planted", how="the C compiler refuses it", message=error.stderr.decode()[:300])
+                return
+        else:
+            path = self.root / fault.file
+            source = path.read_bytes()
+            self.undo = functools.partial(self._write, path, source)
+            self._write(path, fault.planted(source))
         self._next()
 
     def _write(self, path: Path, source: bytes) -> None:
@@ -155,6 +168,8 @@ class Bench:
 
     def look(self) -> bool:
         """Whether the fault's fate is known; starts the next tests if these have not seen it."""
+        if self.outcome is not None:
+            return True
         done, status = os.waitpid(self.pid, os.WNOHANG)
         if not done:
             if time.monotonic() - self.since < LIMIT:
@@ -182,7 +197,7 @@ class Bench:
         assert self.undo is not None
         self.undo()
         for path in self.root.glob("minilm/**/__pycache__/*"):
-            if str(path) not in self.kept and not path.suffix == ".pyc":  # what Numba compiled of the faulty kernel
+            if str(path) not in self.kept and path.suffix != ".pyc":  # what Numba compiled of the faulty kernel
                 path.unlink()
         seconds = round(time.monotonic() - self.began, 1)
         self.outcome = {"id": self.fault.id, "status": status, "seconds": seconds, **how, **asdict(self.fault)}
@@ -198,17 +213,18 @@ def kind_of(message: str) -> str:
 # --- all together ----------------------------------------------------------------------------------------------
 
 
-def baseline(root: Path, stages: list[Stage]) -> list[str]:
-    """The tests of all stages without a fault: those that fail all the same. Fills Numba's cache in passing."""
-    files = sorted({file for stage in stages for file in stage.files})
-    named = [stage.ops for stage in stages]
-    ops = None if None in named else frozenset().union(*filter(None, named))
+def failing_anyway(root: Path, outcomes: list[dict[str, Any]]) -> list[str]:
+    """The tests that saw a fault, run once more where there is none: those that fail all the same."""
+    seen = sorted({o["test"] for o in outcomes if o["status"] == "caught" and o.get("test")})
+    if not seen:
+        return []
     results = root / "result.json"
     options = [option for option in OPTIONS if option != "-x"]
-    _, status = os.waitpid(start(root, Stage(tuple(files), ops), results, options), 0)
-    if not results.exists():
-        return [f"the tests ended with status {status}", results.with_suffix(".log").read_text()[-2000:]]
-    return [f"{f['test']}: {f['message']}" for f in json.loads(results.read_text())["failed"]]
+    _, status = os.waitpid(start(root, Stage(tuple(seen)), results, options), 0)
+    found = json.loads(results.read_text()) if results.exists() else {"code": status, "failed": []}
+    if found["code"] not in (0, 1):
+        return [f"the tests ended with status {found['code']}", results.with_suffix(".log").read_text()[-2000:]]
+    return [f"{f['test']}: {f['message']}" for f in found["failed"]]
 
 
 def test_all(faults: list[Fault], benches: list[Bench], note: Callable[[dict[str, Any]], None]) -> None:
@@ -268,10 +284,21 @@ def report(outcomes: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def chosen_faults(only: str, count: int, native: int, seed: int) -> list[Fault]:
+    """The faults of this run: `count` in Python, `native` in C, of those that `only` lets through."""
+    python, c = python_faults(), c_faults()
+    if only.startswith("@"):
+        wanted = {o["id"] for o in json.loads(Path(only[1:]).read_text()) if o["status"] == "survived"}
+        return [f for f in [*python, *c] if f.id in wanted]
+    chosen = choose([f for f in python if only in f.id], count, seed)
+    return chosen + choose([f for f in c if only in f.id], native, seed)
+
+
 def main() -> int:
     """The command. Returns 1 where the score is too low, 2 where the tests fail without a fault."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=300, help="how many faults (default 300)")
+    parser.add_argument("--count", type=int, default=300, help="how many faults of Python (default 300)")
+    parser.add_argument("--native", type=int, default=60, help="how many faults of C (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time, each in its own copy")
     parser.add_argument("--only", default="", help="only faults whose id contains this; @FILE: the survivors in a JSON")
@@ -280,32 +307,33 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
     arguments = parser.parse_args()
 
-    faults = python_faults()
-    if arguments.only.startswith("@"):
-        wanted = {o["id"] for o in json.loads(Path(arguments.only[1:]).read_text()) if o["status"] == "survived"}
-        chosen = [f for f in faults if f.id in wanted]
-    else:
-        chosen = choose([f for f in faults if arguments.only in f.id], arguments.count, arguments.seed)
+    chosen = chosen_faults(arguments.only, arguments.count, arguments.native, arguments.seed)
     if arguments.list:
         print("\n".join(f"{f.id}\n    {f.before}\n    {f.after}" for f in chosen))
         return 0
     tests = Tests()
+    native = NativeBuild(ROOT, ROOT / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
     outcomes: list[dict[str, Any]] = []
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
 
     def note(outcome: dict[str, Any]) -> None:
         outcomes.append(outcome)
         arguments.json.write_text(json.dumps(outcomes, indent=1))
-        print(f"{len(outcomes):4d}/{len(chosen)} {outcome['seconds']:6.1f} s  {outcome['status']:11s} {outcome['id']}", flush=True)
+        print(
+            f"{len(outcomes):4d}/{len(chosen)} {outcome['seconds']:6.1f} s  {outcome['status']:11s} {outcome['id']}",
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory(prefix="mutation") as folder:
         first = copy_of(ROOT, Path(folder, "0"))
-        broken = baseline(first, [stage for fault in chosen for stage in tests.stages(fault)])
-        if broken:
-            print("without a fault these fail:", *broken, sep="\n  ")
-            return 2
+        if native:
+            native.restore(first)
         copies = [first, *(copy_of(first, Path(folder, str(i))) for i in range(1, arguments.jobs))]
-        test_all(chosen, [Bench(copy, tests) for copy in copies], note)
+        test_all(chosen, [Bench(copy, tests, native) for copy in copies], note)
+        broken = failing_anyway(first, outcomes)
+        if broken:
+            print("these tests fail without a fault too:", *broken, sep="\n  ")
+            return 2
     explain(outcomes, json.loads(EQUIVALENT.read_text()))
     arguments.json.write_text(json.dumps(outcomes, indent=1))
     print(report(outcomes))

@@ -5,7 +5,6 @@ Nothing here names an operation except where one is excused, with the reason bes
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
