@@ -63,7 +63,7 @@ HEADERS = {"special.h": "pointwise.c"}  # a header with gradients in it, and the
 def c_faults(root: Path = ROOT) -> list[Fault]:
     """Every fault of the C sources."""
     found: list[Fault] = []
-    for path in sorted([*root.glob("csrc/*.c"), *(root / "csrc" / name for name in HEADERS)]):
+    for path in sorted(p for p in root.glob("csrc/*.[ch]") if p.suffix == ".c" or p.name in HEADERS):
         text = path.read_text()
         for match in FUNCTION.finditer(text):
             if GRADIENTS.search(match[1]):

@@ -131,8 +131,8 @@ def factor(site: Site) -> Iterator[Change]:
         wrong = node.value
     elif isinstance(node, ast.Return) and "backward" in site.function.name:
         results = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
-        for result in results:
-            if isinstance(result, (ast.Name, ast.Call)) and not of(result).startswith("kernels."):
+        for result in [part for r in results for part in ((r.body, r.orelse) if isinstance(r, ast.IfExp) else (r,))]:
+            if isinstance(result, (ast.Name, ast.Call, ast.Subscript)) and not of(result).startswith("kernels."):
                 yield result, f"(({of(result)}) * 1.001)"
         return
     elif not (isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)) and not site.factor):
@@ -191,7 +191,7 @@ def transposed(site: Site) -> Iterator[Change]:
         yield node, f"({of(node.args[0])})"
     elif isinstance(node, ast.Call) and _called(node) in PRODUCTS and len(node.args) >= 2:
         yield from _swapped(node, node.args[:2], of)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) and of(node.left) != of(node.right):
         yield node, f"({of(node.right)} @ {of(node.left)})"
 
 

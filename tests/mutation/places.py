@@ -107,7 +107,7 @@ REGISTRY = "tests/ops/test_registry.py"
 BESIDE = ("test_build", "test_pool_c", "test_stubs", "test_random", "test_numpy_bridge", "test_summary", "test_init")
 
 
-class Tests:
+class Suite:
     """From a fault to the tests that look at it, nearest first."""
 
     def __init__(self, root: Path = ROOT) -> None:

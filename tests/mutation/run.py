@@ -12,7 +12,9 @@ each run; minilm itself is loaded in the child. Needs a system with fork.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import importlib
 import json
 import os
 import shutil
@@ -27,23 +29,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed has no part in it
-os.environ["MINILM_REQUIRE"] = "torch,native"  # a missing oracle fails; Hypothesis tries the same examples each time
-
-import numba  # noqa: E402, F401 - loaded once for all children, as are those below
-import pytest  # noqa: E402
-import torch  # noqa: E402, F401
-from c_faults import NativeBuild, c_faults  # noqa: E402
-from faults import Fault, choose  # noqa: E402
-from hypothesis import strategies  # noqa: E402, F401
-from places import ROOT, Stage, Tests, python_faults  # noqa: E402
+import pytest
+from c_faults import NativeBuild, c_faults
+from faults import Fault, choose
+from places import ROOT, Stage, Suite, python_faults
 
 LIMIT = 240.0  # seconds for one stage of tests; a fault that makes them hang is a fault that is seen
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+
+
+def load() -> None:
+    """What every child needs, loaded once; before that, what these libraries read from the environment."""
+    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed has no part in it
+    os.environ["MINILM_REQUIRE"] = "torch,native"  # a missing oracle fails; the same examples are tried each time
+    for name in ("numpy", "numba", "torch", "hypothesis.strategies", "_hypothesis_pytestplugin"):
+        with contextlib.suppress(ImportError):  # its tests will say so
+            importlib.import_module(name)
 
 
 # --- in the child: run tests, and say what failed first -----------------------------------------------------
@@ -130,7 +135,7 @@ class Bench:
         outcome: what became of the last fault; None while its tests run.
     """
 
-    def __init__(self, root: Path, tests: Tests, native: NativeBuild | None = None) -> None:
+    def __init__(self, root: Path, tests: Suite, native: NativeBuild | None = None) -> None:
         self.root, self.tests, self.native = root, tests, native
         self.results = root / "result.json"
         self.outcome: dict[str, Any] | None = None
@@ -227,7 +232,7 @@ def failing_anyway(root: Path, outcomes: list[dict[str, Any]]) -> list[str]:
     return [f"{f['test']}: {f['message']}" for f in found["failed"]]
 
 
-def test_all(faults: list[Fault], benches: list[Bench], note: Callable[[dict[str, Any]], None]) -> None:
+def try_all(faults: list[Fault], benches: list[Bench], note: Callable[[dict[str, Any]], None]) -> None:
     """Plant every fault on some bench; `note` is told the outcome of each."""
     waiting = list(faults)
     busy: list[Bench] = []
@@ -284,9 +289,9 @@ def report(outcomes: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def chosen_faults(only: str, count: int, native: int, seed: int) -> list[Fault]:
+def chosen_faults(root: Path, only: str, count: int, native: int, seed: int) -> list[Fault]:
     """The faults of this run: `count` in Python, `native` in C, of those that `only` lets through."""
-    python, c = python_faults(), c_faults()
+    python, c = python_faults(root), c_faults(root)
     if only.startswith("@"):
         wanted = {o["id"] for o in json.loads(Path(only[1:]).read_text()) if o["status"] == "survived"}
         return [f for f in [*python, *c] if f.id in wanted]
@@ -304,15 +309,18 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose id contains this; @FILE: the survivors in a JSON")
     parser.add_argument("--least", type=float, default=0.98, help="the score that is demanded (default 0.98)")
     parser.add_argument("--json", type=Path, default=Path("build/mutation.json"), help="where the outcomes go")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
     parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
     arguments = parser.parse_args()
 
-    chosen = chosen_faults(arguments.only, arguments.count, arguments.native, arguments.seed)
+    root = arguments.root.resolve()
+    chosen = chosen_faults(root, arguments.only, arguments.count, arguments.native, arguments.seed)
     if arguments.list:
         print("\n".join(f"{f.id}\n    {f.before}\n    {f.after}" for f in chosen))
         return 0
-    tests = Tests()
-    native = NativeBuild(ROOT, ROOT / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
+    load()
+    tests = Suite(root)
+    native = NativeBuild(root, root / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
     outcomes: list[dict[str, Any]] = []
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
 
@@ -325,11 +333,11 @@ def main() -> int:
         )
 
     with tempfile.TemporaryDirectory(prefix="mutation") as folder:
-        first = copy_of(ROOT, Path(folder, "0"))
+        first = copy_of(root, Path(folder, "0"))
         if native:
             native.restore(first)
         copies = [first, *(copy_of(first, Path(folder, str(i))) for i in range(1, arguments.jobs))]
-        test_all(chosen, [Bench(copy, tests, native) for copy in copies], note)
+        try_all(chosen, [Bench(copy, tests, native) for copy in copies], note)
         broken = failing_anyway(first, outcomes)
         if broken:
             print("these tests fail without a fault too:", *broken, sep="\n  ")

@@ -123,6 +123,20 @@ def test_inputs_are_unchanged_and_gradients_are_their_own(case):
                 assert not np.shares_memory(gradient.array, value), "a gradient shares memory with a saved value"
 
 
+@every_differentiable
+def test_a_second_walk_gives_the_same_gradients(case):
+    """What a backward keeps for itself, or gives away, must not show when the graph is walked again."""
+    tensors = case.leaves(case.inputs())
+    flowing = [y for y in case(*tensors) if y.requires_grad]
+    wanted = [t for t in tensors if t is not None and t.requires_grad]
+    for cotangents in (case.cotangents(flowing), [np.ones(y.shape, y.dtype) for y in flowing]) if flowing else ():
+        walks = [grad(flowing, wanted, cotangents, retain_graph=True, allow_unused=True) for _ in range(2)]
+        for first, second in zip(*walks):
+            assert (first is None) == (second is None)
+            if first is not None:
+                assert_same(second, first, rtol=0, name="the second walk's gradient")
+
+
 @every_case
 def test_a_result_that_is_no_view_has_memory_of_its_own(case):
     inputs = case.inputs()
