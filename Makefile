@@ -4,13 +4,14 @@
 PYTHON ?= python3
 SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
-.PHONY: help demo test lint sanitize clean
+.PHONY: help demo test lint sanitize mutants clean
 
 help:
 	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
 	@echo "make test      set up .venv-test, then run the whole test suite"
 	@echo "make lint      ruff and mypy, in .venv-test"
 	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
+	@echo "make mutants   the tests' own test: wrong gradients that they must see (needs PyTorch; half an hour)"
 	@echo "make clean     remove both environments and everything that was built"
 
 demo: .venv/installed
@@ -26,6 +27,9 @@ lint: .venv-test/installed
 
 sanitize: .venv-test/installed
 	tests/sanitize.sh .venv-test/bin/python $(ARGS)
+
+mutants: .venv-test/installed
+	.venv-test/bin/python tests/mutation/run.py $(ARGS)
 
 # The installs are editable: a change of a Python file takes effect at once, one of csrc/ at the next make.
 .venv/installed: .venv/bin/python $(SOURCES)

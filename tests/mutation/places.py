@@ -132,7 +132,7 @@ class Suite:
             stages.append(Stage(mirrors, ops or None))
         folder = next(folder for folder in WIDE if fault.file.startswith(folder))
         wide = tuple(file for file in self.expand(WIDE[folder]) if file not in mirrors)
-        return [*stages, Stage(wide, ops or None)]
+        return [*stages, Stage(wide, ops or None)] if wide else stages
 
     def operations(self, file: str, function: str) -> set[str]:
         """The operations that reach a function of an operations' or a kernels' file."""
@@ -165,7 +165,7 @@ class Suite:
         for place in places:
             path = self.root / place
             for file in sorted(path.glob("test_*.py")) if path.is_dir() else [path]:
-                if file.stem not in BESIDE:
+                if file.stem not in BESIDE and file.exists():
                     yield str(file.relative_to(self.root))
 
 

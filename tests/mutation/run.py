@@ -40,13 +40,16 @@ OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
 
-def load() -> None:
+LIBRARIES = ("numpy", "numba", "torch", "hypothesis.strategies", "_hypothesis_pytestplugin")
+
+
+def load(libraries: tuple[str, ...]) -> None:
     """What every child needs, loaded once; before that, what these libraries read from the environment."""
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed has no part in it
     os.environ["MINILM_REQUIRE"] = "torch,native"  # a missing oracle fails; the same examples are tried each time
-    for name in ("numpy", "numba", "torch", "hypothesis.strategies", "_hypothesis_pytestplugin"):
+    for name in libraries:
         with contextlib.suppress(ImportError):  # its tests will say so
             importlib.import_module(name)
 
@@ -201,9 +204,10 @@ class Bench:
     def _end(self, status: str, **how: str) -> bool:
         assert self.undo is not None
         self.undo()
-        for path in self.root.glob("minilm/**/__pycache__/*"):
-            if str(path) not in self.kept and path.suffix != ".pyc":  # what Numba compiled of the faulty kernel
-                path.unlink()
+        if self.fault.file.startswith("minilm/kernels/"):  # what Numba compiled of faulty kernels
+            for path in self.root.glob("minilm/**/__pycache__/*.nb?"):
+                if str(path) not in self.kept:
+                    path.unlink()
         seconds = round(time.monotonic() - self.began, 1)
         self.outcome = {"id": self.fault.id, "status": status, "seconds": seconds, **how, **asdict(self.fault)}
         return True
@@ -310,6 +314,7 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=0.98, help="the score that is demanded (default 0.98)")
     parser.add_argument("--json", type=Path, default=Path("build/mutation.json"), help="where the outcomes go")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
+    parser.add_argument("--bare", action="store_true", help="load no libraries first: for a repository without them")
     parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
     arguments = parser.parse_args()
 
@@ -318,7 +323,7 @@ def main() -> int:
     if arguments.list:
         print("\n".join(f"{f.id}\n    {f.before}\n    {f.after}" for f in chosen))
         return 0
-    load()
+    load(() if arguments.bare else LIBRARIES)
     tests = Suite(root)
     native = NativeBuild(root, root / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
     outcomes: list[dict[str, Any]] = []

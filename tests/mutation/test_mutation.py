@@ -156,17 +156,13 @@ def repository(tmp_path):
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    for place in places.WIDE["minilm/ops"]:
-        if place.endswith(".py"):
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            (root / place).write_text("")
     return root
 
 
-def scored(root, *options):
+def scored(root):
     """What the runner finds in a repository: its exit code, and the status of each fault by its text."""
     results = root.parent / "results.json"
-    command = [sys.executable, str(HERE / "run.py"), "--root", str(root), "--json", str(results), *options]
+    command = [sys.executable, str(HERE / "run.py"), "--root", str(root), "--json", str(results), "--bare"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert results.exists(), run.stdout + run.stderr
     return run.returncode, {o["after"]: o["status"] for o in json.loads(results.read_text())}
