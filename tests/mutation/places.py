@@ -97,14 +97,17 @@ class Stage:
 
 WIDE = {
     "minilm/ops": ("tests/ops", "tests/autograd", "tests/nn", "tests/models/test_gpt.py"),
-    "minilm/kernels": ("tests/kernels", "tests/ops", "tests/models/test_gpt.py"),
-    "minilm/optim": ("tests/optim", "tests/kernels/test_native_optimizer.py", "tests/train/test_trainer.py"),
+    "minilm/kernels": ("tests/kernels", "tests/ops/test_registry.py", "tests/ops/test_loss.py"),
+    "minilm/optim": ("tests/optim", "tests/kernels/test_native_optimizer.py"),
     "minilm/autograd": ("tests/autograd", "tests/ops", "tests/nn"),
-    "csrc": ("tests/kernels", "tests/ops", "tests/models/test_gpt.py"),
+    "csrc": ("tests/kernels", "tests/ops/test_registry.py", "tests/ops/test_loss.py"),
 }
 REGISTRY = "tests/ops/test_registry.py"
-# Tests that are about the build, the machine or threads, that start other processes or take long.
-BESIDE = ("test_build", "test_pool_c", "test_stubs", "test_random", "test_numpy_bridge", "test_summary", "test_init")
+# Tests of the build, of memory and threads, of random numbers and names: no gradient is in them, and some take long.
+BESIDE = {
+    *("test_build", "test_pool_c", "test_stubs", "test_random", "test_numpy_bridge", "test_summary", "test_init"),
+    *("test_native_robust", "test_native_memory", "test_numba_memory", "test_philox", "test_interrupts", "test_call"),
+}
 
 
 class Suite:
@@ -129,7 +132,7 @@ class Suite:
             stages.append(Stage((REGISTRY,), ops, k))
         mirrors = self.mirrors(fault.file)
         if mirrors:
-            stages.append(Stage(mirrors, ops or None))
+            stages.append(Stage(mirrors, ops or None, " or ".join(self.compiled_kernels(fault))))
         folder = next(folder for folder in WIDE if fault.file.startswith(folder))
         wide = tuple(file for file in self.expand(WIDE[folder]) if file not in mirrors)
         return [*stages, Stage(wide, ops or None)] if wide else stages
@@ -148,6 +151,12 @@ class Suite:
             reaching = _reaching(self.trees[file], function)
             return {op for name in reaching for op in self.by_kernel.get(name, ())}
         return _operations_reaching(self.trees[file], function)
+
+    def compiled_kernels(self, fault: Fault) -> list[str]:
+        """The kernels of Numba's that a fault is in: each that is tested must first be compiled, which takes seconds."""
+        if "/jit" not in fault.file:
+            return []
+        return sorted(name for name in _reaching(self.trees[fault.file], fault.function) if not name.startswith("_"))
 
     def mirrors(self, file: str) -> tuple[str, ...]:
         """The test files named after a module."""

@@ -34,7 +34,7 @@ from c_faults import NativeBuild, c_faults
 from faults import Fault, choose
 from places import ROOT, Stage, Suite, python_faults
 
-LIMIT = 240.0  # seconds for one stage of tests; a fault that makes them hang is a fault that is seen
+LIMIT = 120.0  # seconds without a test's end; a fault that makes a test hang is a fault that is seen
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -138,16 +138,16 @@ class Bench:
         outcome: what became of the last fault; None while its tests run.
     """
 
-    def __init__(self, root: Path, tests: Suite, native: NativeBuild | None = None) -> None:
-        self.root, self.tests, self.native = root, tests, native
+    def __init__(self, root: Path, native: NativeBuild | None = None) -> None:
+        self.root, self.native = root, native
         self.results = root / "result.json"
         self.outcome: dict[str, Any] | None = None
         self.undo: Callable[[], None] | None = None
 
-    def begin(self, fault: Fault) -> None:
+    def begin(self, fault: Fault, stages: list[Stage]) -> None:
         """Plant a fault, and start its first tests."""
         self.fault, self.outcome, self.began = fault, None, time.monotonic()
-        self.waiting = self.tests.stages(fault)
+        self.waiting = list(stages)
         self.kept = {str(p) for p in self.root.glob("minilm/**/__pycache__/*")}
         if fault.file.startswith("csrc/"):
             assert self.native is not None
@@ -172,7 +172,7 @@ class Bench:
 
     def _next(self) -> None:
         self.stage = self.waiting.pop(0)
-        self.pid, self.since = start(self.root, self.stage, self.results), time.monotonic()
+        self.pid, self.since, self.size = start(self.root, self.stage, self.results), time.monotonic(), -1
 
     def look(self) -> bool:
         """Whether the fault's fate is known; starts the next tests if these have not seen it."""
@@ -180,6 +180,10 @@ class Bench:
             return True
         done, status = os.waitpid(self.pid, os.WNOHANG)
         if not done:
+            log = self.results.with_suffix(".log")
+            size = log.stat().st_size if log.exists() else 0
+            if size != self.size:
+                self.size, self.since = size, time.monotonic()
             if time.monotonic() - self.since < LIMIT:
                 return False
             os.killpg(self.pid, signal.SIGKILL)
@@ -236,14 +240,16 @@ def failing_anyway(root: Path, outcomes: list[dict[str, Any]]) -> list[str]:
     return [f"{f['test']}: {f['message']}" for f in found["failed"]]
 
 
-def try_all(faults: list[Fault], benches: list[Bench], note: Callable[[dict[str, Any]], None]) -> None:
-    """Plant every fault on some bench; `note` is told the outcome of each."""
-    waiting = list(faults)
+def try_all(
+    work: list[tuple[Fault, list[Stage]]], benches: list[Bench], note: Callable[[dict[str, Any]], None]
+) -> None:
+    """Plant every fault on some bench, and run its tests; `note` is told the outcome of each."""
+    waiting = list(work)
     busy: list[Bench] = []
     while waiting or busy:
         for bench in benches:
             if bench not in busy and waiting:
-                bench.begin(waiting.pop(0))
+                bench.begin(*waiting.pop(0))
                 busy.append(bench)
         for bench in [b for b in busy if b.look()]:
             busy.remove(bench)
@@ -314,6 +320,9 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=0.98, help="the score that is demanded (default 0.98)")
     parser.add_argument("--json", type=Path, default=Path("build/mutation.json"), help="where the outcomes go")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
+    parser.add_argument(
+        "--near", action="store_true", help="only the nearest tests: what survives may be seen by others"
+    )
     parser.add_argument("--bare", action="store_true", help="load no libraries first: for a repository without them")
     parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
     arguments = parser.parse_args()
@@ -324,25 +333,29 @@ def main() -> int:
         print("\n".join(f"{f.id}\n    {f.before}\n    {f.after}" for f in chosen))
         return 0
     load(() if arguments.bare else LIBRARIES)
-    tests = Suite(root)
+    suite = Suite(root)
     native = NativeBuild(root, root / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
-    outcomes: list[dict[str, Any]] = []
+    fates: dict[str, dict[str, Any]] = {}
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
 
     def note(outcome: dict[str, Any]) -> None:
-        outcomes.append(outcome)
-        arguments.json.write_text(json.dumps(outcomes, indent=1))
-        print(
-            f"{len(outcomes):4d}/{len(chosen)} {outcome['seconds']:6.1f} s  {outcome['status']:11s} {outcome['id']}",
-            flush=True,
-        )
+        fates[outcome["id"]] = outcome
+        arguments.json.write_text(json.dumps(list(fates.values()), indent=1))
+        number = f"{len(fates):4d}/{len(chosen)}"
+        print(f"{number} {outcome['seconds']:6.1f} s  {outcome['status']:11s} {outcome['id']}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="mutation") as folder:
         first = copy_of(root, Path(folder, "0"))
         if native:
             native.restore(first)
         copies = [first, *(copy_of(first, Path(folder, str(i))) for i in range(1, arguments.jobs))]
-        try_all(chosen, [Bench(copy, tests, native) for copy in copies], note)
+        benches = [Bench(copy, native) for copy in copies]
+        stages = {fault.id: suite.stages(fault) for fault in chosen}
+        try_all([(f, stages[f.id][:-1] or stages[f.id]) for f in chosen], benches, note)
+        # What the nearest tests do not see is shown to all the others, at the end, since those take a minute.
+        left = [f for f in chosen if fates[f.id]["status"] == "survived" and len(stages[f.id]) > 1]
+        try_all([] if arguments.near else [(f, stages[f.id][-1:]) for f in left], benches, note)
+        outcomes = list(fates.values())
         broken = failing_anyway(first, outcomes)
         if broken:
             print("these tests fail without a fault too:", *broken, sep="\n  ")
