@@ -153,7 +153,7 @@ class Suite:
         return _operations_reaching(self.trees[file], function)
 
     def compiled_kernels(self, fault: Fault) -> list[str]:
-        """The kernels of Numba's that a fault is in: each that is tested must first be compiled, which takes seconds."""
+        """The kernels of Numba that a fault is in: what is tested of others would first be compiled, for seconds."""
         if "/jit" not in fault.file:
             return []
         return sorted(name for name in _reaching(self.trees[fault.file], fault.function) if not name.startswith("_"))

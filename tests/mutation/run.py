@@ -34,7 +34,7 @@ from c_faults import NativeBuild, c_faults
 from faults import Fault, choose
 from places import ROOT, Stage, Suite, python_faults
 
-LIMIT = 120.0  # seconds without a test's end; a fault that makes a test hang is a fault that is seen
+LIMIT = 300.0  # seconds without a test's end; a fault that makes a test hang is a fault that is seen
 EQUIVALENT = Path(__file__).with_name("equivalent.json")
 OPTIONS = ["-x", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -323,6 +323,7 @@ def main() -> int:
     parser.add_argument(
         "--near", action="store_true", help="only the nearest tests: what survives may be seen by others"
     )
+    parser.add_argument("--resume", action="store_true", help="keep what the JSON says of a run that was stopped")
     parser.add_argument("--bare", action="store_true", help="load no libraries first: for a repository without them")
     parser.add_argument("--list", action="store_true", help="print the chosen faults and stop")
     arguments = parser.parse_args()
@@ -336,6 +337,11 @@ def main() -> int:
     suite = Suite(root)
     native = NativeBuild(root, root / "build/mutation") if any(f.file.startswith("csrc/") for f in chosen) else None
     fates: dict[str, dict[str, Any]] = {}
+    if arguments.resume and arguments.json.exists():
+        known = {fault.id: asdict(fault) for fault in chosen}
+        for outcome in json.loads(arguments.json.read_text()):
+            if known.get(outcome["id"], {"": None}).items() <= outcome.items():
+                fates[outcome["id"]] = outcome
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
 
     def note(outcome: dict[str, Any]) -> None:
@@ -351,7 +357,10 @@ def main() -> int:
         copies = [first, *(copy_of(first, Path(folder, str(i))) for i in range(1, arguments.jobs))]
         benches = [Bench(copy, native) for copy in copies]
         stages = {fault.id: suite.stages(fault) for fault in chosen}
-        try_all([(f, stages[f.id][:-1] or stages[f.id]) for f in chosen], benches, note)
+        first_go = sorted(
+            (f for f in chosen if f.id not in fates), key=lambda f: "/jit" in f.file
+        )  # the slow ones last
+        try_all([(f, stages[f.id][:-1] or stages[f.id]) for f in first_go], benches, note)
         # What the nearest tests do not see is shown to all the others, at the end, since those take a minute.
         left = [f for f in chosen if fates[f.id]["status"] == "survived" and len(stages[f.id]) > 1]
         try_all([] if arguments.near else [(f, stages[f.id][-1:]) for f in left], benches, note)
