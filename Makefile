@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
-.PHONY: help demo test test-deep lint sanitize clean
+.PHONY: help demo test test-deep lint sanitize mutants clean
 
 help:
 	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-deep 20,000 generated cases or more against PyTorch and differences (some 20 minutes on 2 cores)"
 	@echo "make lint      ruff and mypy, in .venv-test"
 	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
+	@echo "make mutants   the tests' own test: wrong gradients that they must see (needs PyTorch; half an hour)"
 	@echo "make clean     remove both environments and everything that was built"
 
 demo: .venv/installed
@@ -30,6 +31,9 @@ lint: .venv-test/installed
 
 sanitize: .venv-test/installed
 	tests/sanitize.sh .venv-test/bin/python $(ARGS)
+
+mutants: .venv-test/installed
+	.venv-test/bin/python tests/mutation/run.py $(ARGS)
 
 # The installs are editable: a change of a Python file takes effect at once, one of csrc/ at the next make.
 .venv/installed: .venv/bin/python $(SOURCES)

@@ -46,6 +46,13 @@ def test_far_from_zero_they_stay_those_of_torch(beside: Any, torch: Any, name: s
     assert np.isfinite(y.array).all()
 
 
+def test_softplus_bends_at_its_threshold_where_torchs_does(beside: Any, torch: Any) -> None:
+    """At 0.5 itself the slope is still that of the logarithm, 0.62; behind it 1."""
+    x = np.array([0.25, 0.5, 0.75])
+    options = {"beta": 1.0, "threshold": 0.5}
+    beside(nn.Softplus(**options), torch.nn.Softplus(**options), x)
+
+
 @pytest.mark.parametrize("name", ["LeakyReLU", "GELU", "Softmax", "LogSoftmax", "Tanh", "SiLU"])
 def test_each_says_what_it_is(torch: Any, name: str) -> None:
     options = {"dim": -1} if "Softmax" in name else {}
