@@ -16,7 +16,7 @@ from minilm.ops.indexing import getitem, take_along_dim
 from minilm.ops.joining import cat
 from minilm.ops.pointwise import exp, sqrt, square
 from minilm.ops.registry import Composite, Primitive, Sample, options, sample
-from minilm.ops.selection import abs, eq, maximum, minimum, sign, where  # noqa: A004
+from minilm.ops.selection import abs, eq, maximum, minimum, ne, sign, where  # noqa: A004
 from minilm.ops.shape import _axis, cast, expand, reshape
 
 DIMS = [None, 0, -1, (0, 2)]
@@ -331,7 +331,9 @@ class Norm(Composite, shapes="(...) -> (?)"):
         if p in (2, "fro"):
             return euclidean_norm(x, dim, keepdim)
         if p in (math.inf, -math.inf):
-            return (amax if p > 0 else amin)(abs(x), dim, keepdim)
+            unknown = ne(x, x)  # NaN makes the norm NaN, whose slope is 0, as in PyTorch
+            z = (amax if p > 0 else amin)(where(unknown, 0.0, abs(x)), dim, keepdim)
+            return where(any(unknown, dim, keepdim), math.nan, z)
         if p == 1:
             return sum(abs(x), dim, keepdim)
         if p == 0:

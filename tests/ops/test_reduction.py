@@ -225,3 +225,14 @@ def test_float32_sums_keep_their_digits():
     x = ml.full((10_000_000,), 0.1)
     assert abs(x.sum().item() / 1e6 - 1) < 2e-5
     assert np.isclose(x.mean().item(), 0.1, rtol=2e-5)
+
+
+@pytest.mark.parametrize("p", [math.inf, -math.inf])
+@pytest.mark.parametrize("dim", [None, 0, -1])
+def test_the_largest_of_unknown_numbers_has_no_slope(p, dim, both):
+    def story(m):
+        x = m.tensor([[1.0, math.nan, -3.0], [4.0, -5.0, 2.0]], dtype=m.float64, requires_grad=True)
+        z = m.norm(x, p, dim)
+        return [z, *m.autograd.grad(z.sum() if dim is not None else z, x)]
+
+    both(story)
