@@ -48,7 +48,7 @@ def test_the_commands_exist(page):
     from minilm.cli import app
 
     text = "\n".join(blocks(page, "sh"))
-    for command in re.findall(r"^minilm (\w+)", text, re.M):
+    for command in re.findall(r"^minilm ([\w-]+)", text, re.M):
         assert command in get_command(app).commands
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"^make (\w+)", text, re.M):

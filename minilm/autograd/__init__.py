@@ -3,7 +3,6 @@
 from minilm.autograd.anomaly import detect_anomaly
 from minilm.autograd.engine import backward, grad
 from minilm.autograd.function import Function
-from minilm.autograd.recompute import recompute
 from minilm.modes import (
     enable_grad,
     inference_mode,
@@ -25,6 +24,5 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
-    "recompute",
     "set_grad_enabled",
 ]

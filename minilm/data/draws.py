@@ -7,7 +7,6 @@ import enum
 import numpy as np
 
 from minilm.errors import DataError
-from minilm.kernels.philox import philox
 
 
 class Purpose(enum.IntEnum):
@@ -35,9 +34,3 @@ def generator(seed: int, index: int, purpose: Purpose) -> np.random.Generator:
     key = np.array([seed, index], dtype=np.uint64)
     counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for each step: mixed, so that neighbouring steps of neighbouring seeds are not the same."""
-    high, low = philox(seed, int(Purpose.STEP) << 32, step, 2)
-    return int(high) << 32 | int(low)

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from minilm import nn
-from minilm.autograd import is_grad_enabled, recompute
+from minilm.autograd import is_grad_enabled
 from minilm.errors import DtypeError, ShapeError
 from minilm.generation import KVCache, LayerCache
 from minilm.models.config import Config
 from minilm.nn import functional as F
+from minilm.nn.recompute import recompute
 from minilm.tensor import Tensor
 
 

@@ -18,7 +18,7 @@ from minilm.errors import ShapeError
 from minilm.ops.arrange import pad, squeeze, unsqueeze
 from minilm.ops.matmul import matrix_product, transposed
 from minilm.ops.reduction import max, mean  # noqa: A004
-from minilm.ops.registry import Composite, Primitive, options, sample
+from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import reshape
 
 Size = Any  # a number for both axes, or (height, width)
@@ -241,7 +241,7 @@ class MaxPool2d(Composite, shapes=IMAGE, smooth=False, method=False):
 
     domain = "distinct"
     samples = [
-        *options(kernel_size=[2, (3, 2)], stride=[None, 2, (1, 3)]),
+        *(sample((2, 3, 7, 5), kernel_size=k, stride=s) for k in (2, (3, 2)) for s in (None, 2, (1, 3))),
         sample((3, 7, 5), kernel_size=3, padding=1, dilation=2),
     ]
 
@@ -258,7 +258,10 @@ class MaxPool2d(Composite, shapes=IMAGE, smooth=False, method=False):
 class AvgPool2d(Composite, shapes=IMAGE, method=False):
     """The mean of what each window shows, in each channel; zeros beyond the border count."""
 
-    samples = [*options(kernel_size=[2, (3, 2)], stride=[None, 2, (1, 3)]), sample((3, 7, 5), kernel_size=3, padding=1)]
+    samples = [
+        *(sample((2, 3, 7, 5), kernel_size=k, stride=s) for k in (2, (3, 2)) for s in (None, 2, (1, 3))),
+        sample((3, 7, 5), kernel_size=3, padding=1),
+    ]
 
     def definition(x, kernel_size, stride=None, padding=0):
         columns, out = _columns(
@@ -274,7 +277,10 @@ class MaxPool1d(Composite, shapes=SEQUENCE, smooth=False, method=False):
     """max_pool2d over an image of one row."""
 
     domain = "distinct"
-    samples = [*options(kernel_size=[2, 3], stride=[None, 1]), sample((3, 7), kernel_size=3, padding=1)]
+    samples = [
+        *(sample((2, 3, 7), kernel_size=k, stride=s) for k in (2, 3) for s in (None, 1)),
+        sample((3, 7), kernel_size=3, padding=1),
+    ]
 
     def definition(x, kernel_size, stride=None, padding=0, dilation=1):
         stride = kernel_size if stride is None else stride
@@ -290,7 +296,10 @@ class MaxPool1d(Composite, shapes=SEQUENCE, smooth=False, method=False):
 class AvgPool1d(Composite, shapes=SEQUENCE, method=False):
     """avg_pool2d over an image of one row."""
 
-    samples = [*options(kernel_size=[2, 3], stride=[None, 1]), sample((3, 7), kernel_size=3, padding=1)]
+    samples = [
+        *(sample((2, 3, 7), kernel_size=k, stride=s) for k in (2, 3) for s in (None, 1)),
+        sample((3, 7), kernel_size=3, padding=1),
+    ]
 
     def definition(x, kernel_size, stride=None, padding=0):
         stride = kernel_size if stride is None else stride
@@ -308,7 +317,7 @@ class AdaptiveAvgPool2d(Composite, shapes=IMAGE, method=False):
     """
 
     samples = [
-        *options(output_size=[1, (3, 2), (None, 4)]),
+        *(sample((2, 3, 7, 5), output_size=size) for size in (1, (3, 2), (None, 4))),
         sample((3, 7, 5), output_size=(4, 3)),
     ]
 
@@ -327,7 +336,7 @@ class AdaptiveAvgPool2d(Composite, shapes=IMAGE, method=False):
 class AdaptiveAvgPool1d(Composite, shapes=SEQUENCE, method=False):
     """Means over `output_size` windows that are spread evenly over the last axis; see adaptive_avg_pool2d."""
 
-    samples = options(output_size=[1, 4])
+    samples = [sample((2, 3, 7), output_size=size) for size in (1, 4)]
 
     def definition(x, output_size):
         shares = _shares("adaptive_avg_pool1d", _single("output_size", output_size), x.shape[-1], x)

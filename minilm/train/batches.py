@@ -11,6 +11,7 @@ import numpy as np
 from minilm.data import CausalBlocks, default_collate
 from minilm.data.draws import Purpose, generator
 from minilm.errors import DataError
+from minilm.kernels.philox import philox
 
 Array = Any
 Batch = tuple[Array, ...]
@@ -106,3 +107,9 @@ class ShuffledEpochs:
         made = self.collate([dataset[int(i)] for i in chosen])
         parts = made if isinstance(made, (tuple, list)) else (made,)
         return tuple(np.asarray(getattr(part, "array", part)) for part in parts)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for each step: mixed, so that neighbouring steps of neighbouring seeds are not the same."""
+    high, low = philox(seed, int(Purpose.STEP) << 32, step, 2)
+    return int(high) << 32 | int(low)

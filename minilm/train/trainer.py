@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minilm import get_float32_matmul_precision, optim, random, set_float32_matmul_precision
-from minilm.data.draws import step_seed
+from minilm import optim, random
 from minilm.errors import MinilmError
 from minilm.files import locked
+from minilm.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
-from minilm.train.batches import Batch, Data, targets_in
+from minilm.train.batches import Batch, Data, step_seed, targets_in
 from minilm.train.config import TrainConfig
 from minilm.train.progress import Progress
 from minilm.train.signals import ending_when_asked

