@@ -26,7 +26,7 @@ SMOOTH = [op for op in DIFFERENTIABLE if op.smooth]
 ON_KERNELS = [op for op in OPS if "kernels." in inspect.getsource(op)]
 # Operations on which special values prove nothing: their inputs are not what a user gives.
 NOT_SPECIAL = {
-    "batch_norm": "PyTorch multiplies the weight into the mean first: NaN for a weight of infinity, where ours has infinity",
+    "batch_norm": "for a weight of infinity PyTorch says NaN, since it multiplies the weight into the mean",
     "multinomial": "its second input is the engine's own random numbers, from 0 to 1",
     "topk": "they come several times, and PyTorch promises no order among equals: tests/ops/test_indexing.py",
 }
