@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from minilm.kernels import measure_peak
-from minilm.train.observers import Observer
+from minilm.train.observers import Observer, memory
 
 if TYPE_CHECKING:
     from minilm.train.trainer import Trainer
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Display(Observer):
     """Shows step, loss, validation loss, tokens/s, the share of the chip's peak and the time left.
 
-    Samples come as text between the lines, through `sample`.
+    In a terminal also the learning rate, the gradient's norm and the memory, beneath. Samples come as text between the lines, through `sample`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -44,7 +44,11 @@ class Display(Observer):
         """Move the line; a line that stays for each evaluation."""
         p, config = trainer.progress, trainer.config
         if self._live is not None and p.step % config.log_every == 0:
-            self._live.update(self._task, completed=p.step, description=self._line(trainer))
+            more = (
+                f"learning rate {p.learning_rate:.2g}  gradient norm {p.gradient_norm:.3g}  "
+                f"memory {memory() / 2**20:,.0f} MiB"
+            )
+            self._live.update(self._task, completed=p.step, description=f"{self._line(trainer)}\n{more}")
         if p.step % config.eval_every == 0 or p.step == config.steps:
             self.console.print(Text(self._line(trainer)), highlight=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,6 +130,15 @@ def energy() -> float | None:
     except (OSError, ValueError):
         return None
     return sum(found) / 1e6 if found else None
+
+
+def memory() -> int:
+    """The memory that this process has now, in bytes; its peak where the system does not say more."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return peak_memory()
 
 
 def peak_memory() -> int:
