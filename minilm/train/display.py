@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Display(Observer):
     """Shows step, loss, validation loss, tokens/s, the share of the chip's peak and the time left.
 
-    In a terminal also the learning rate, the gradient's norm and the memory, beneath. Samples come as text between the lines, through `sample`.
+    In a terminal also the learning rate, the gradient's norm and the memory, beneath. Samples come as text between the
+    lines, through `sample`.
     """
 
     def __init__(self, console: Console) -> None:
