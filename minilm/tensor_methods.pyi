@@ -459,7 +459,7 @@ class TensorMethods:
     def repeat(self, *repeats: _Ints) -> Tensor:
         """The whole of x repeated along each axis, copied; more numbers than axes make new ones in front."""
 
-    def repeat_interleave(self, repeats: _Ints, dim: _Dim | None = None) -> Tensor:
+    def repeat_interleave(self, repeats: _Ints, dim: _Dim | None = None, output_size: Any = None) -> Tensor:
         """Each slice along `dim` repeated in place: `repeats` times, or as often as a tensor (N) says for each."""
 
     def reshape(self, *shape: _Ints) -> Tensor:

@@ -156,11 +156,17 @@ class Normalize(Composite, shapes=SHAPE, method=False):
 class CosineSimilarity(Composite, shapes="(...), (...) -> (?)", method=False):
     """z = x y / (max(|x|, eps) max(|y|, eps)) along `dim`: the cosine of the angle between two rows"""
 
-    samples = [sample((2, 3, 5), (2, 3, 5)), sample((2, 3, 5), (5,), dim=-1)]
+    samples = [
+        sample((2, 3, 5), (2, 3, 5)),
+        sample((2, 3, 5), (5,), dim=-1),
+        sample((2, 3, 5), (2, 1, 5), dim=1),
+        sample((3, 5), (2, 3, 5), dim=0),
+    ]
 
     def definition(x, y, dim=1, eps=1e-8):
-        lengths = [clamp(norm(side, 2, dim if len(side.shape) > 1 else 0, True), eps) for side in (x, y)]
-        return sum(x / lengths[0] * (y / lengths[1]), dim)
+        shape = np.broadcast_shapes(x.shape, y.shape)
+        x, y = expand(x, shape), expand(y, shape)
+        return sum(x / clamp(norm(x, 2, dim, True), eps) * (y / clamp(norm(y, 2, dim, True), eps)), dim)
 
     def torch(torch, x, y, dim=1, eps=1e-8):
         return torch.nn.functional.cosine_similarity(x, y, dim, eps)
@@ -322,7 +328,7 @@ class RepeatInterleave(Composite, shapes=SHAPE):
 
     samples = [sample((2, 3), repeats=2), sample((2, 3), repeats=3, dim=1), sample((2, 3), repeats=2, dim=0)]
 
-    def definition(x, repeats, dim=None):
+    def definition(x, repeats, dim=None, output_size=None):
         if dim is None:
             x, dim = reshape(x, (-1,)), 0
         axis = _axis("repeat_interleave", dim, len(x.shape))

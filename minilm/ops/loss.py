@@ -15,8 +15,8 @@ from minilm.ops.indexing import take_along_dim
 from minilm.ops.matmul import linear
 from minilm.ops.pointwise import exp, log, square
 from minilm.ops.reduction import mean, sum  # noqa: A004
-from minilm.ops.registry import Composite, Fused, options, sample
-from minilm.ops.selection import abs, clamp, where  # noqa: A004
+from minilm.ops.registry import Composite, Fused, Primitive, options, sample
+from minilm.ops.selection import abs, clamp, minimum, where  # noqa: A004
 from minilm.ops.shape import reshape
 from minilm.ops.softmax import log_softmax
 from minilm.tensor import Tensor
@@ -232,7 +232,10 @@ class SmoothL1Loss(Composite, shapes="(...), (...) -> (?)", method=False, smooth
 
     def definition(x, target, reduction="mean", beta=1.0):
         d = abs(x - target)
-        return _as_wanted("smooth_l1_loss", where(d < beta, square(d) / (2 * beta), d - beta / 2), reduction)
+        if beta == 0:
+            return _as_wanted("smooth_l1_loss", d, reduction)
+        near = minimum(d, beta)  # so that no infinity is squared, whose slope would be lost
+        return _as_wanted("smooth_l1_loss", square(near) / (2 * beta) + (d - near), reduction)
 
     def torch(torch, x, target, reduction="mean", beta=1.0):
         return torch.nn.functional.smooth_l1_loss(x, target, reduction=reduction, beta=beta)
@@ -270,6 +273,34 @@ class KlDiv(Composite, shapes="(...), (...) -> (?)", method=False):
             )
 
 
+class BinaryEntropy(Primitive, shapes="(...), (...) -> (...)", method=False):
+    """z = -target ln x - (1 - target) ln(1 - x) of probabilities x, where no logarithm is below -100
+
+    dx = dz (x - target) / (x (1 - x)), whose denominator is at least 1e-12, as in PyTorch.
+    """
+
+    domain = "probability"
+
+    def forward(ctx, x, target):
+        ctx.save(x, target)
+        sure, unsure = _bounded_logarithms(x)
+        return -(target * sure + (1 - target) * unsure)
+
+    def backward(ctx, dz):
+        x, target = ctx.saved
+        sure, unsure = _bounded_logarithms(x)
+        return dz * (x - target) / clamp(x * (1 - x), 1e-12), dz * (unsure - sure)
+
+    def torch(torch, x, target):
+        x, target = torch.broadcast_tensors(x, target)
+        return torch.nn.functional.binary_cross_entropy(x, target, reduction="none")
+
+
+def _bounded_logarithms(x: Any) -> tuple[Any, Any]:
+    """ln x and ln(1 - x), neither below -100."""
+    return log(clamp(x, LEAST)), log(clamp(1 - x, LEAST))
+
+
 class BinaryCrossEntropy(Composite, shapes="(...), (...), (?) -> (?)", method=False, constants=("weight",)):
     """loss = -target ln x - (1 - target) ln(1 - x) of probabilities x, times `weight`; no logarithm is below -100"""
 
@@ -284,8 +315,7 @@ class BinaryCrossEntropy(Composite, shapes="(...), (...), (?) -> (?)", method=Fa
             raise ShapeError(
                 f"binary_cross_entropy: x {tuple(x.shape)} and target {tuple(target.shape)} differ in shape"
             )
-        sure, unsure = log(clamp(x, LEAST)), log(clamp(1 - x, LEAST))
-        loss = -(target * sure + (1 - target) * unsure)
+        loss = BinaryEntropy.apply(x, target)
         return _as_wanted("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
 
     def torch(torch, x, target, weight=None, reduction="mean"):

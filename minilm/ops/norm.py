@@ -244,8 +244,8 @@ class GroupNorm(Composite, shapes="(B, C, ...), (C), (C) -> (B, C, ...)", method
 
 
 def batch_moments(x: Any) -> tuple[Any, Any]:
-    """The mean and variance of each channel of x (B, C, ...): (C) and (C). Errors: ShapeError without two values."""
-    if len(x.shape) < 2 or math.prod(x.shape) // max(x.shape[1], 1) < 2:
+    """The mean and variance of each channel of x (B, C, ...): (C) and (C). Errors: ShapeError for a single value."""
+    if len(x.shape) < 2 or math.prod((x.shape[0], *x.shape[2:])) == 1:
         raise ShapeError(f"batch_norm: a variance needs more than one value for each channel of (B, C, ...): {x.shape}")
     axes = (0, *range(2, len(x.shape)))
     return mean(x, axes), var(x, axes, 0)

@@ -38,6 +38,7 @@ NO_ENTRY = {
     "add_layer_norm": "PyTorch has no such function",
     "add_rms_norm": "PyTorch has no such function",
     "alias": "an engine's own part: the same values as another node",
+    "binary_entropy": "a part of binary_cross_entropy, which has an entry",
     "cast": "Tensor.to, of which the database says nothing but devices and memory formats",
     "copy": "Tensor.copy_ changes its input; the database has none that does: tests/ops/test_inplace.py",
     "cross_entropy_rows": "the kernel under cross_entropy, which has an entry",
@@ -131,6 +132,12 @@ def mode(sample: Any) -> str:
     return sample.args[1] if len(sample.args) > 1 else "constant"
 
 
+def twice_the_same(sample: Any) -> bool:
+    """Samples of index_fill whose index names a place twice, and whose value wants a gradient."""
+    _, index, value = sample.args
+    return getattr(value, "requires_grad", False) and index.unique().numel() < index.numel()
+
+
 def pools(option: str, place: int, default: Any) -> Callable[[Any], bool]:
     """Samples of a pool that give this option, by name or by place, another value than its default."""
 
@@ -170,11 +177,11 @@ NOT_OURS = [
         Rule(name, has_true("return_indices"), "values only; unfold and max give the places")
         for name in ("max_pool1d", "max_pool2d")
     ),
-    *(
-        Rule(name, pools("count_include_pad", 4, True), "zeros beyond the border count")
-        for name in ("avg_pool1d", "avg_pool2d")
-    ),
     Rule("avg_pool2d", pools("divisor_override", 5, None), "a mean divides by the number of elements"),
+    Rule("batch_norm", lambda s: s.input.ndim < 2, "(B, C, ...) has at least two axes"),
+    Rule(
+        "index_fill", twice_the_same, "a value's gradient counts each place once, also one that is named twice", False
+    ),
     Rule("index_fill", lambda s: s.input.ndim == 0, "a 0-d tensor has no axis to fill along"),
     Rule("index_put", lambda s: s.kwargs.get("accumulate", False), "accumulating is index_add and scatter_add"),
     Rule(
