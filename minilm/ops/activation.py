@@ -102,8 +102,8 @@ class Elu(Composite, shapes=UNARY, smooth=False, method=False):
     samples = options(alpha=[1.0, 0.3])
 
     def definition(x, alpha=1.0):
-        positive = x > 0
-        return where(positive, x, expm1(where(positive, 0.0, x)) * alpha)  # the exponential sees no large x
+        below = x <= 0
+        return where(below, expm1(where(below, x, 0.0)) * alpha, x)  # the exponential sees no large x
 
     def torch(torch, x, alpha=1.0):
         return torch.nn.functional.elu(x, alpha)

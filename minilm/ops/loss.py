@@ -24,6 +24,7 @@ from minilm.tensor import Tensor
 # N rows of V scores each.
 
 LEAST = math.exp(-100)  # what a logarithm sees of a probability 0
+LEAST_SPREAD = float(np.float32(1e-12))  # of a probability, x (1 - x), in binary_entropy's slope; PyTorch's float
 
 
 class CrossEntropyRows(
@@ -289,7 +290,7 @@ class BinaryEntropy(Primitive, shapes="(...), (...) -> (...)", method=False):
     def backward(ctx, dz):
         x, target = ctx.saved
         sure, unsure = _bounded_logarithms(x)
-        return dz * (x - target) / clamp(x * (1 - x), 1e-12), dz * (unsure - sure)
+        return dz * (x - target) / clamp(x * (1 - x), LEAST_SPREAD), dz * (unsure - sure)
 
     def torch(torch, x, target):
         x, target = torch.broadcast_tensors(x, target)

@@ -32,6 +32,7 @@ NOT_SPECIAL = {
     "conv1d": "padding is multiplied by the weight too: 0 times infinity",
     "conv2d": "the same",
     "group_norm": "as batch_norm",
+    "lerp": "from a weight of 0.5 on PyTorch comes from the other end: NaN where that is infinite",
     "batch_norm": "for a weight of infinity PyTorch says NaN, since it multiplies the weight into the mean",
     "multinomial": "its second input is the engine's own random numbers, from 0 to 1",
     "topk": "they come several times, and PyTorch promises no order among equals: tests/ops/test_indexing.py",
