@@ -299,7 +299,8 @@ class BinaryEntropy(Primitive, shapes="(...), (...) -> (...)", method=False):
 
 def _bounded_logarithms(x: Any) -> tuple[Any, Any]:
     """ln x and ln(1 - x), neither below -100."""
-    return log(clamp(x, LEAST)), log(clamp(1 - x, LEAST))
+    nothing, certain = x <= LEAST, 1 - x <= LEAST
+    return where(nothing, -100.0, log(where(nothing, 1.0, x))), where(certain, -100.0, log(where(certain, 1.0, 1 - x)))
 
 
 class BinaryCrossEntropy(Composite, shapes="(...), (...), (?) -> (?)", method=False, constants=("weight",)):
