@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minilm.data.draws import Purpose, generator
 from minilm.errors import DataError
 
-ROUNDS = 8
+ROUNDS = 16
 CHUNK = 1 << 14  # how many are computed at a time when all are asked for
 
 U64 = np.uint64
@@ -21,7 +21,7 @@ class Permutation:
     """A pseudo-random permutation p of 0 .. n - 1, a function of (seed, epoch) alone.
 
     p[i] is a number for an index, an array (int64, the shape of the indices) for an array of them.
-    Nothing is stored but 8 keys, so n may be any number of examples. It is one of the permutations
+    Nothing is stored but 16 keys, so n may be any number of examples. It is one of the permutations
     that the keys can make, not one of all n!, which no seed of 64 bits could choose from.
 
     An alternating Feistel network permutes the numbers of b bits, where 2**b is the first power of
