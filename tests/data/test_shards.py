@@ -66,7 +66,8 @@ def test_damage_is_named(tmp_path, source):
 def test_killed_it_goes_on_and_gives_the_same_bytes(tmp_path, source):
     source.write_bytes(TEXT.encode() * 100)
     out, shard = tmp_path / "out", 4000
-    code = f"from minilm.data import tokenize_files; tokenize_files([{str(source)!r}], {str(out)!r}, shard_bytes={shard}, jobs=1)"
+    call = f"tokenize_files([{str(source)!r}], {str(out)!r}, shard_bytes={shard}, jobs=1)"
+    code = f"from minilm.data import tokenize_files; {call}"
     process = subprocess.Popen([sys.executable, "-c", code])
     while not (out / "shard-00003.bin").exists() and process.poll() is None:
         time.sleep(0.001)
