@@ -79,9 +79,8 @@ def read_index(folder: Path) -> dict[str, Any]:
         if content["tokens"] != sum(shard.tokens for shard in shards) or content["tokens"] < 1:
             raise DataError(f"{path}: its shards do not have the {content['tokens']} tokens that it says")
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: is not there: no folder of shards, or `minilm tokenize` has not finished it"
-        ) from None
+        what = "this is a folder without index.json" if folder.is_dir() else "there is no such folder"
+        raise DataError(f"{folder}: {what}; `minilm tokenize` makes one, and writes that file last") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
