@@ -87,3 +87,17 @@ def test_bad_input_leaves_nothing(tmp_path, source):
         assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match=r"holds something else \(a\.txt\)"):
         tokenize_files([source], tmp_path, jobs=1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """A file of some 190 MB takes less than 64 MB beyond what a small one takes, learning included."""
+    peaks = []
+    for name, times in (("small", 1), ("large", 20_000)):
+        (tmp_path / name).write_bytes(TEXT.encode() * times)
+        call = f"tokenize_files([{str(tmp_path / name)!r}], {str(tmp_path / 'out')!r} + {name!r}, jobs=1)"
+        code = f"from minilm.data import tokenize_files; {call}"
+        code += "; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+        peaks.append(int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
+    assert (tmp_path / "large").stat().st_size > 150 << 20
+    assert peaks[1] - peaks[0] < 64 << 10
