@@ -1,4 +1,4 @@
-"""The `minilm` command: demo, train, generate, replay, runs, plot, bench, run-torch, compare, info.
+"""The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -56,8 +56,51 @@ def demo(
 
 
 @app.command()
+def tokenize(
+    files: Annotated[list[Path], typer.Argument(help="UTF-8 text files, one after the other.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of shards, for minilm train.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, or its folder; by default one learns from the files.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="What learns: char or bpe.")] = "char",
+    vocab_size: Annotated[int, typer.Option(help="How many tokens bpe learns.")] = 2048,
+    shard_mb: Annotated[int, typer.Option(help="MiB of text in a shard.")] = 64,
+    document_separator: Annotated[
+        str | None, typer.Option(help=r"What ends a document, as in '\n\n' or '<|endoftext|>'.")
+    ] = None,
+    dedup: Annotated[str | None, typer.Option(help="Keep only the first of equal ones: line or document.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; one for each core by default.")] = None,
+) -> None:
+    """Make token files of text of any size; stopped, it goes on when called again."""
+    from minilm.data import tokenize_files
+    from minilm.text import load_tokenizer
+
+    given = None if tokenizer is None else load_tokenizer(tokenizer)
+    separator = None if document_separator is None else document_separator.replace("\\n", "\n").replace("\\t", "\t")
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if shown:
+            typer.echo(f"\r{done >> 20:,} of {total >> 20:,} MiB", nl=done == total, err=True)
+
+    shards = tokenize_files(
+        files,
+        out,
+        given,
+        kind=kind,
+        vocab_size=vocab_size,
+        shard_bytes=shard_mb << 20,
+        document_separator=separator,
+        dedup=dedup,
+        jobs=jobs,
+        progress=progress,
+    )
+    typer.echo(f"{out}: {len(shards):,} tokens of {shards.vocab_size} kinds in {len(shards.shards)} shards")
+
+
+@app.command()
 def train(
-    corpus: Annotated[Path | None, typer.Argument(help="A UTF-8 text file, also one larger than memory.")] = None,
+    corpus: Annotated[Path | None, typer.Argument(help="A UTF-8 text file, or a folder made by tokenize.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the corpus.")] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
     settings: Annotated[

@@ -5,12 +5,15 @@ from minilm.data.blocks import CausalBlocks, train_validation_split
 from minilm.data.collate import default_collate
 from minilm.data.dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from minilm.data.loader import DataLoader
+from minilm.data.permutation import Permutation
 from minilm.data.sampler import (
     BatchSampler,
     RandomBatchSampler,
     RandomSampler,
     SequentialSampler,
 )
+from minilm.data.sharding import tokenize_files
+from minilm.data.shards import ShardedTokens
 from minilm.data.tokenfile import TokenFile, tokenize_file, write_tokens
 
 __all__ = [
@@ -19,9 +22,11 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "Permutation",
     "RandomBatchSampler",
     "RandomSampler",
     "SequentialSampler",
+    "ShardedTokens",
     "Subset",
     "TensorDataset",
     "TokenFile",
@@ -29,6 +34,7 @@ __all__ = [
     "default_collate",
     "random_split",
     "tokenize_file",
+    "tokenize_files",
     "train_validation_split",
     "write_tokens",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minilm.data.dataset import Dataset
 from minilm.data.draws import Purpose, generator
+from minilm.data.shards import ShardedTokens
 from minilm.data.tokenfile import TokenFile
 from minilm.errors import DataError
 
@@ -25,13 +26,14 @@ class CausalBlocks(Dataset[Block]):
     predicted once (a rest shorter than T + 1 is left out). With stride 1 there is a block from each
     of the N - T possible starts: for `RandomBatchSampler`.
 
-    `tokens` is an array of shape (N,) or a TokenFile, of which only the blocks asked for are read.
+    `tokens` is an array of shape (N,), or a TokenFile or ShardedTokens, of which only the blocks asked
+    for are read.
 
     Errors: DataError if N < T + 1, or for a block size or stride below 1.
     """
 
-    def __init__(self, tokens: Tokens | TokenFile, block_size: int, stride: int | None = None) -> None:
-        self.tokens = tokens.tokens if isinstance(tokens, TokenFile) else np.asanyarray(tokens)
+    def __init__(self, tokens: Tokens | TokenFile | ShardedTokens, block_size: int, stride: int | None = None) -> None:
+        self.tokens = _sequence(tokens)
         self.block_size = block_size
         self.stride = block_size if stride is None else stride
         if self.block_size < 1 or self.stride < 1:
@@ -65,20 +67,48 @@ class CausalBlocks(Dataset[Block]):
         over the same tokens with stride 1.
         """
         starts = generator(seed, step, Purpose.BLOCKS).integers(len(self.tokens) - self.block_size, size=batch_size)
+        return self._windows(starts)
+
+    def gather(self, numbers: NDArray[np.integer[Any]]) -> Block:
+        """x and y of shape (B, T): the blocks of B numbers in 0 .. len - 1."""
+        return self._windows(numbers * self.stride)
+
+    def _windows(self, starts: NDArray[np.integer[Any]]) -> Block:
         windows = self.tokens[starts[:, None] + np.arange(self.block_size + 1)].astype(np.int64)
         return windows[:, :-1], windows[:, 1:]
 
 
-def train_validation_split(tokens: Tokens | TokenFile, train_fraction: float = 0.9) -> tuple[Tokens, Tokens]:
+@overload
+def train_validation_split(
+    tokens: ShardedTokens, train_fraction: float = 0.9
+) -> tuple[ShardedTokens, ShardedTokens]: ...
+@overload
+def train_validation_split(tokens: Tokens | TokenFile, train_fraction: float = 0.9) -> tuple[Tokens, Tokens]: ...
+def train_validation_split(
+    tokens: Tokens | TokenFile | ShardedTokens, train_fraction: float = 0.9
+) -> tuple[Tokens, Tokens] | tuple[ShardedTokens, ShardedTokens]:
     """The first int(N * train_fraction) tokens and the rest, as views: nothing is copied or read.
 
     Errors: DataError unless 0 < train_fraction < 1 and both parts have a token.
     """
-    array = tokens.tokens if isinstance(tokens, TokenFile) else np.asanyarray(tokens)
+    array = _sequence(tokens)
     cut = int(len(array) * train_fraction)
     if not 0 < cut < len(array):
         raise DataError(
             f"train_validation_split: {len(array)} tokens at {train_fraction} give {cut} to train "
             f"and {len(array) - cut} to validate; both need at least 1"
         )
-    return array[:cut], array[cut:]
+    return split_at(array, cut)
+
+
+def split_at(tokens: Any, cut: int) -> tuple[Any, Any]:
+    """The tokens before and from `cut` on, as views: nothing is copied or read."""
+    if isinstance(tokens, ShardedTokens):
+        return tokens.window(0, cut), tokens.window(cut, len(tokens))
+    return tokens[:cut], tokens[cut:]
+
+
+def _sequence(tokens: Tokens | TokenFile | ShardedTokens) -> Tokens | ShardedTokens:
+    if isinstance(tokens, ShardedTokens):
+        return tokens
+    return tokens.tokens if isinstance(tokens, TokenFile) else np.asanyarray(tokens)

@@ -16,6 +16,8 @@ class Purpose(enum.IntEnum):
     BLOCKS = 2
     SPLIT = 3
     STEP = 4
+    ORDER = 5
+    MIXTURE = 6
 
 
 def generator(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

@@ -17,30 +17,34 @@ def read_chunks(
     path: str | os.PathLike[str],
     chunk_bytes: int = CHUNK_BYTES,
     progress: Callable[[int, int], None] | None = None,
+    span: tuple[int, int] | None = None,
 ) -> Iterator[str]:
     r"""Yield the text of a UTF-8 file in parts of about `chunk_bytes` bytes; no character is split.
 
     The parts joined are the file's text exactly: `\r\n` stays `\r\n`, a byte order mark stays
     U+FEFF, nothing is normalised. Memory: a few times `chunk_bytes`, whatever the file's size.
 
-    `progress(done, total)` is called after each part with bytes.
+    `progress(done, total)` is called after each part with bytes. `span` (start, end) is the part of
+    the file to read, in bytes; both must lie between characters.
 
-    Errors: DataError for a missing, unreadable or empty file, and for an invalid byte (names its
-    offset from the start of the file, counted from 0, its line, counted from 1, and its value).
+    Errors: DataError for a missing, unreadable or empty file, for one that ends before `span` does,
+    and for an invalid byte (names its offset from the start of the file, counted from 0, its line,
+    counted from 1, and its value).
     """
     if chunk_bytes < 1:
         raise DataError(f"read_chunks: chunk_bytes is {chunk_bytes}; it must be at least 1")
-    with _opened(path) as file:
-        total = os.fstat(file.fileno()).st_size
+    with opened(path) as file:
+        start, end = span or (0, os.fstat(file.fileno()).st_size)
+        file.seek(start)
         decoder = codecs.getincrementaldecoder("utf-8")()
         done, lines = 0, 0
         while True:
             held = len(decoder.getstate()[0])
-            block = file.read(chunk_bytes)
+            block = file.read(chunk_bytes if span is None else min(chunk_bytes, end - start - done))
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise _invalid(path, error, done - held, lines) from None
+                raise _invalid(path, error, start + done - held, lines + _lines_before(file, start)) from None
             done += len(block)
             lines += text.count("\n")
             if text:
@@ -48,9 +52,19 @@ def read_chunks(
             if not block:
                 break
             if progress is not None:
-                progress(done, max(total, done))
+                progress(done, max(end - start, done))
+    if span is not None and start + done < end:
+        raise DataError(f"{path}: ends at byte {start + done}, and {end} were there before: it was changed meanwhile")
     if done == 0:
         raise DataError(f"{path}: the file is empty (0 bytes)")
+
+
+def _lines_before(file: IO[bytes], offset: int) -> int:
+    file.seek(0)
+    lines = 0
+    while offset > 0 and (block := file.read(min(CHUNK_BYTES, offset))):
+        lines, offset = lines + block.count(b"\n"), offset - len(block)
+    return lines
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -58,7 +72,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     return "".join(read_chunks(path))
 
 
-def _opened(path: str | os.PathLike[str]) -> IO[bytes]:
+def opened(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A file to read bytes from. Errors: DataError, naming it."""
     try:
         return Path(path).open("rb")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Training: the loop, its configuration, what it writes down, and checkpoints to go on from."""
 
-from minilm.train.batches import RandomBlocks, ShuffledEpochs
+from minilm.train.batches import Mixture, RandomBlocks, ShuffledBlocks, ShuffledEpochs
 from minilm.train.checkpoint import load_run, resume
 from minilm.train.config import TrainConfig
 from minilm.train.corpus import Corpus
@@ -12,10 +12,12 @@ __all__ = [
     "Corpus",
     "Costs",
     "LogFile",
+    "Mixture",
     "Observer",
     "Progress",
     "RandomBlocks",
     "Samples",
+    "ShuffledBlocks",
     "ShuffledEpochs",
     "TrainConfig",
     "Trainer",

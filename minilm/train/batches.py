@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minilm.data import CausalBlocks, default_collate
+from minilm.data import CausalBlocks, Permutation, default_collate
 from minilm.data.draws import Purpose, generator
 from minilm.errors import DataError
 from minilm.kernels.philox import philox
@@ -56,6 +56,85 @@ class RandomBlocks:
     def validation(self, index: int, seed: int = 0) -> Batch:
         """B windows of the validation part, the same for every run."""
         return self.validate.random_batch(self.batch_size, seed=seed, step=index)
+
+
+@dataclass
+class ShuffledBlocks:
+    """Blocks of a corpus passed through in epochs, each in a new order: (B, T) tokens and (B, T) targets.
+
+    Example number k in all, step * B + j, is of epoch k // N, and in it every one of the N blocks comes
+    once; a batch may have the end of one epoch and the beginning of the next. The order is a
+    `Permutation`, so N does not cost memory.
+
+    Attributes:
+        train: the blocks to learn from, as a rule with stride T. validate: windows to test on.
+        batch_size: B. seed: of the orders.
+
+    Errors: DataError for a batch_size below 1.
+    """
+
+    train: CausalBlocks
+    validate: CausalBlocks
+    batch_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise DataError(f"ShuffledBlocks: batch_size is {self.batch_size}; it must be at least 1")
+
+    def batch(self, step: int) -> Batch:
+        """The blocks number step * B to step * B + B - 1."""
+        first, size = step * self.batch_size, len(self.train)
+        numbers: list[Array] = []
+        while first < (step + 1) * self.batch_size:
+            epoch, at = divmod(first, size)
+            count = min((step + 1) * self.batch_size - first, size - at)
+            numbers.append(Permutation(size, self.seed, epoch)[np.arange(at, at + count)])
+            first += count
+        return self.train.gather(np.concatenate(numbers))
+
+    def validation(self, index: int, seed: int = 0) -> Batch:
+        """B windows of the validation part, the same for every run."""
+        return self.validate.random_batch(self.batch_size, seed=seed, step=index)
+
+
+class Mixture:
+    """Several sources mixed: each example of a batch is from one drawn by weight, a function of (seed, step).
+
+    Example j of step s is example j of batch s of the source drawn for it, so all sources give batches
+    of one shape. What a source passes through in epochs is so passed through with gaps: a block comes
+    at most once in an epoch, and with the probability of the source's weight.
+
+    Args:
+        sources: pairs of a source (RandomBlocks, ShuffledBlocks, ...) and its weight, of any positive sum.
+
+    Errors: DataError if there is no source, a weight is negative or not finite, or all are 0; for
+    batches of different shapes when one is asked for.
+    """
+
+    def __init__(self, sources: Sequence[tuple[Data, float]], seed: int = 0) -> None:
+        weights = np.array([weight for _, weight in sources], np.float64)
+        if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+            raise DataError(f"Mixture: the weights are {weights.tolist()}; none may be negative, and one must not be 0")
+        self.sources = [source for source, _ in sources]
+        self.weights = weights / weights.sum()
+        self.seed = seed
+
+    def batch(self, step: int) -> Batch:
+        """The batch of that step."""
+        return self._mixed([source.batch(step) for source in self.sources], self.seed, step)
+
+    def validation(self, index: int, seed: int = 0) -> Batch:
+        """A validation batch, mixed by the same weights."""
+        return self._mixed([source.validation(index, seed) for source in self.sources], seed, index)
+
+    def _mixed(self, batches: list[Batch], seed: int, step: int) -> Batch:
+        shapes = [[np.shape(part) for part in batch] for batch in batches]
+        if any(shape != shapes[0] for shape in shapes):
+            raise DataError(f"Mixture: the sources give batches of different shapes: {shapes}")
+        count = len(batches[0][0])
+        chosen = generator(seed, step, Purpose.MIXTURE).choice(len(batches), size=count, p=self.weights)
+        return tuple(np.stack(parts)[chosen, np.arange(count)] for parts in zip(*batches))
 
 
 class ShuffledEpochs:

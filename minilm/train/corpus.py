@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilm.data import CausalBlocks, TokenFile, corpora, tokenize_file
+from minilm.data import CausalBlocks, ShardedTokens, TokenFile, corpora, tokenize_file
+from minilm.data.blocks import split_at
 from minilm.data.tokenfile import write_tokens
 from minilm.errors import DataError
+from minilm.files import checksum, written_whole
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME, Tokenizer
 from minilm.train.config import TrainConfig
 
 TOKENS = "tokens.bin"
+SHARDS = "shards.json"  # in place of TOKENS, where they are
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Corpus:
     """A tokenizer and the tokens that it made of a text, split to train and to validate; `name` is for errors."""
 
     tokenizer: Tokenizer
-    tokens: TokenFile
+    tokens: TokenFile | ShardedTokens
     train_fraction: float
     name: str = "the corpus"
 
@@ -34,7 +38,7 @@ class Corpus:
         Errors: DataError for a text too short for a single block in either part.
         """
         cut = int(len(self.tokens) * self.train_fraction)
-        parts = train, validation = self.tokens[:cut], self.tokens[cut:]
+        parts = train, validation = split_at(self.tokens, cut)
         for name, part in zip(("training", "validation"), parts):
             if len(part) < block_size + 1:
                 raise DataError(
@@ -43,6 +47,10 @@ class Corpus:
                     f"Give more text, or a smaller model.block_size"
                 )
         return CausalBlocks(train, block_size, stride=1), CausalBlocks(validation, block_size, stride=1)
+
+    def checksum(self) -> str:
+        """SHA-256 of the tokens: all of them are read. Errors: DataError for a damaged shard; OSError."""
+        return self.tokens.verify() if isinstance(self.tokens, ShardedTokens) else checksum(self.tokens.path)
 
     @classmethod
     def prepare(
@@ -54,8 +62,13 @@ class Corpus:
     ) -> Corpus:
         """Learn a tokenizer from a UTF-8 file (None: the Shakespeare that ships) and write its tokens to `folder`.
 
-        The file is read piece by piece. Errors: DataError, naming the file, if it is missing, empty or no UTF-8.
+        The file is read piece by piece. Of a folder that `minilm tokenize` made the tokenizer is taken, and the
+        tokens stay where they are: `folder` gets a file that says where.
+
+        Errors: DataError, naming the file, if it is missing, empty or no UTF-8, or a shard is damaged.
         """
+        if source is not None and Path(source).is_dir():
+            return cls._of_shards(ShardedTokens(source), folder, config)
         if source is None:
             text = corpora.shakespeare()
             tokenizer = _learn(iter([text]), config)
@@ -74,9 +87,28 @@ class Corpus:
     @classmethod
     def load(cls, folder: Path, config: TrainConfig) -> Corpus:
         """What `prepare` left in `folder`. Errors: DataError if something is missing or does not fit together."""
+        if (folder / SHARDS).exists():
+            shards = ShardedTokens(_place(folder / SHARDS))
+            return cls(shards.tokenizer(), shards, config.train_fraction, str(shards.path))
         tokenizer, tokens = load_tokenizer(folder / FILE_NAME), TokenFile(folder / TOKENS)
         tokens.check_tokenizer(tokenizer)
         return cls(tokenizer, tokens, config.train_fraction, str(tokens.path))
+
+    @classmethod
+    def _of_shards(cls, shards: ShardedTokens, folder: Path, config: TrainConfig) -> Corpus:
+        tokenizer = shards.tokenizer()
+        content = {"folder": str(shards.path.resolve()), "sha256": shards.verify()}
+        with written_whole(folder / SHARDS) as file:
+            file.write(json.dumps(content, ensure_ascii=False).encode())
+        tokenizer.save(folder / FILE_NAME)
+        return cls(tokenizer, shards, config.train_fraction, str(shards.path))
+
+
+def _place(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_bytes())["folder"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: does not say where the shards are ({error!r})") from None
 
 
 def _learn(chunks: Any, config: TrainConfig) -> Tokenizer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -27,12 +26,12 @@ from minilm.train.checkpoint import (
 )
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
-from minilm.train.corpus import TOKENS, Corpus
+from minilm.train.corpus import SHARDS, TOKENS, Corpus
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
 
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SHARDS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
@@ -48,6 +47,8 @@ def new_run(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Trainer, Corpus]:
     """A trainer for a fresh run in `folder`, which is made; `source` None is the Shakespeare that ships.
+
+    `source` may be a folder of shards too, whose tokens are not copied.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 
@@ -72,7 +73,7 @@ def new_run(
             config.save(folder)
             random.manual_seed(config.seed)
             trainer = Trainer(_model(config), data, config, folder)
-            trainer.data_checksum = checksum(folder / TOKENS)
+            trainer.data_checksum = corpus.checksum()
             save_checkpoint(trainer, folder)
     except BaseException:
         with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
@@ -142,10 +143,10 @@ def restored_run(
     config = TrainConfig.from_dict({**config_of(path, record).to_dict(), **(settings or {})})
     corpus = Corpus.load(folder, config)
     trainer = Trainer(_model(config), _data(corpus, config), config, folder)
-    trainer.data_checksum = checksum(folder / TOKENS)
+    trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(
-            f"{folder / TOKENS}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
+            f"{corpus.tokens.path}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
             f"{str(record.get('data'))[:12]}); to go on with it all the same: --allow data"
         )
     if record.get("minilm") != __version__ and "version" not in allow:
@@ -155,15 +156,6 @@ def restored_run(
         )
     restore(trainer, path, tensors, record)
     return trainer, corpus
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file. Errors: OSError."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _data(corpus: Corpus, config: TrainConfig) -> RandomBlocks:

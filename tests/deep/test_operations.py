@@ -80,7 +80,7 @@ def run(case, arrays):
 
 
 def of_nothing(op, inputs):
-    """Attention of nothing, whose leading axes PyTorch does not broadcast, and kernels of size 0, which ours refuses."""
+    """Attention of nothing, whose leading axes PyTorch does not broadcast, and kernels of size 0, which we refuse."""
     return op.name in (*MASKED, "conv1d", "conv2d") and not all(x is None or x.size for x in inputs)
 
 

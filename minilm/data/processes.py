@@ -1,0 +1,64 @@
+"""The same work in several processes, its results in the order of the tasks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], jobs: int) -> Iterator[Result]:
+    """`map(function, tasks)` by `jobs` processes, of which at most 2 * jobs results are waiting at a time.
+
+    Processes are started afresh (spawn), since a fork would copy locks of threads that it does not
+    copy; so a script that calls this needs `if __name__ == "__main__":`. They end with this one,
+    however it ends. With jobs = 1 this process does the work.
+
+    Errors: those of `function`; ChildProcessError if a process was ended from outside.
+    """
+    if jobs == 1:
+        yield from map(function, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _begin, (reader,))
+    pending: deque[Any] = deque()
+    try:
+        for task in tasks:
+            pending.append(pool.submit(function, task))
+            if len(pending) >= 2 * jobs:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a process was ended from outside, perhaps for want of memory: try fewer jobs"
+        ) from None
+    except BaseException:
+        writer.close()  # do not wait for what nobody wants any more
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        writer.close()
+        reader.close()
+
+
+def _begin(reader: Any) -> None:
+    """In each process: one thread for each, Ctrl-C is the parent's affair, and end when the parent's pipe closes."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        reader.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
