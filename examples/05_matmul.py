@@ -14,7 +14,7 @@ import numpy as np
 
 import minilm as ml
 from minilm import kernels
-from minilm.kernels.threads import available_cpus
+from minilm.device import available_cpus
 
 ml.set_num_threads(1)  # first one core alone; the others join at the end
 

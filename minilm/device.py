@@ -6,6 +6,7 @@ code above this file names either.
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,13 @@ from typing import Any
 import numpy as np
 
 from minilm.errors import DeviceError
+
+
+def available_cpus() -> int:
+    """The CPUs that this process may use, which in a container are fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def array_module(array: Any) -> ModuleType:

@@ -21,9 +21,9 @@ from minilm.data.dedup import Hashes, Mask, Seen, hashes, kept
 from minilm.data.processes import in_order
 from minilm.data.shards import INDEX, VERSION, Shard, ShardedTokens, read_index, write_index
 from minilm.data.tokenfile import TokenFile, write_tokens
+from minilm.device import available_cpus
 from minilm.errors import DataError
 from minilm.files import LOCK, checksum, locked, written_whole
-from minilm.kernels.threads import available_cpus
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER

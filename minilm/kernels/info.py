@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from minilm import kernels
-from minilm.kernels.threads import available_cpus, get_num_threads
+from minilm.device import available_cpus
+from minilm.kernels.threads import get_num_threads
 
 # The extensions that decide which instruction set can run, in the order in which they appeared.
 _TELLING = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_bf16", "amx_tile")

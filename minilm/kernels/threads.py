@@ -10,14 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from minilm.device import available_cpus
+
 _chosen: int | None = None
-
-
-def available_cpus() -> int:
-    """The CPUs that this process may use, which in a container are fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def get_num_threads() -> int:

@@ -159,8 +159,8 @@ class CosineSimilarity(Composite, shapes="(...), (...) -> (?)", method=False):
     samples = [
         sample((2, 3, 5), (2, 3, 5)),
         sample((2, 3, 5), (5,), dim=-1),
-        sample((2, 3, 5), (2, 1, 5), dim=1),
-        sample((3, 5), (2, 3, 5), dim=0),
+        sample((2, 3, 5), (2, 3, 1), dim=1),
+        sample((3, 5), (2, 3, 5), dim=1),
     ]
 
     def definition(x, y, dim=1, eps=1e-8):

@@ -17,7 +17,8 @@ UNBOUNDED = (0.0, -0.0, 1.0, -1.0, 0.5, np.inf, -np.inf, np.nan)
 quick = settings(max_examples=50)
 
 # Every operation of two broadcasting inputs and nothing else; the shape of copy's is that of the first.
-POINTWISE = [op for op in ops.all() if op.signature.text == BINARY and not op.constants and op.name != "copy"]
+ELSEWHERE = {"copy", "binary_entropy"}  # the latter takes probabilities
+POINTWISE = [op for op in ops.all() if op.signature.text == BINARY and not op.constants and op.name not in ELSEWHERE]
 FINITE_ONLY = ("remainder", "floor_divide", "pow")  # at zeros and infinities their slopes are conventions
 
 
