@@ -208,3 +208,16 @@ def test_what_makes_no_sense_is_refused_in_words():
         F.nll_loss(x, t, [1, 2, 3, 4])
     with pytest.raises(ShapeError, match=r"scores of shape \(3, 0\) have no classes"):
         F.cross_entropy(ml.zeros(3, 0), t)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_cross_entropy_of_certain_probabilities(dtype, both):
+    """No logarithm is below -100, and no slope infinite."""
+
+    def story(m):
+        x = m.tensor([0.0, 0.0, 1.0, 1.0, 0.25, 0.5], dtype=getattr(m, dtype), requires_grad=True)
+        target = m.tensor([0.0, 1.0, 0.0, 0.75, 1.0, 0.25], dtype=getattr(m, dtype))
+        loss = m.nn.functional.binary_cross_entropy(x, target, reduction="none")
+        return [loss, *m.autograd.grad(loss.sum(), x)]
+
+    both(story)
