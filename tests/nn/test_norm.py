@@ -100,3 +100,11 @@ def test_group_norm_is_that_of_torch(beside: Any, torch: Any, shape: Any, option
         nn.GroupNorm(4, 6)
     with pytest.raises(ShapeError, match="2 groups"):
         nn.GroupNorm(2, 4)(ml.zeros(2, 5))
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_rows_without_channels_have_gradients_without_channels(name, every_backend):
+    """And no warning of a division by zero."""
+    x = ml.zeros(3, 0, requires_grad=True)
+    getattr(nn.functional, name)(x, (0,)).sum().backward()
+    assert x.grad.shape == (3, 0)
