@@ -98,7 +98,7 @@ class Differences:
             return "the outputs are not complex"
         slopes, wanted = moved.imag / COMPLEX_STEP, self.central(directions)
         scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
-        if not np.allclose(moved.real, self.at, rtol=1e-9, atol=1e-12):
+        if not np.allclose(moved.real, self.at, rtol=1e-12, atol=1e-13):
             return "the values are others"
         if not np.allclose(slopes, wanted, rtol=1e-5, atol=1e-6 * scale):
             return "the function is not analytic"
