@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildc
 help:
 	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
 	@echo "make test      set up .venv-test, then run the whole test suite"
-	@echo "make test-deep 20,000 generated cases or more, and 200 killed runs (some 20 minutes on 2 cores)"
+	@echo "make test-deep 20,000 generated cases or more, and 200 killed runs (some seven minutes on 2 cores)"
 	@echo "make lint      ruff and mypy, in .venv-test"
 	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
 	@echo "make mutants   the tests' own test: wrong gradients that they must see (needs PyTorch; half an hour)"

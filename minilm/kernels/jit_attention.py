@@ -28,7 +28,7 @@ Array = Any
 
 # A tile of scores has `NARROW` rows of `WIDE` columns: in the forward a row is a key and a column a query, in the
 # backward the other way round. What the compiler puts before an inner loop, to see whether its arrays overlap, costs
-# as much as 40 of its steps: products with 64, 128 and 256 columns reached 45, 57 and 69 GFLOP/s on one thread.
+# as much as some 50 of its steps: products with 64, 128 and 256 columns reached 45, 57 and 69 GFLOP/s on one thread.
 WIDE, NARROW = 256, 64
 
 

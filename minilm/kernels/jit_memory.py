@@ -6,6 +6,7 @@ fetched and cleared anew, which takes longer than many a kernel does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from typing import Any
@@ -56,10 +57,8 @@ class Shelf:
 
     def give(self, size: int) -> Array:
         """A block of this many bytes."""
-        try:
+        with contextlib.suppress(KeyError, IndexError):  # none waits
             return self.waiting[size].pop()
-        except (KeyError, IndexError):  # none waits
-            pass
         try:
             return np.empty(size, np.uint8)
         except MemoryError:  # what waits in other sizes may be what is missing

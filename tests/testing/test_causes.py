@@ -8,27 +8,8 @@ import numpy as np
 import pytest
 
 import minilm as ml
-from minilm.autograd import Function
-from minilm.tensor import Tensor, wrap
+from minilm.tensor import Tensor
 from minilm.testing import GradientError, gradcheck, gradgradcheck
-
-
-def planted(forward, backward):
-    """A function with that forward and, right or wrong, that backward, both on arrays."""
-
-    class Planted(Function):
-        @staticmethod
-        def forward(ctx, *tensors):
-            ctx.inputs = [t.array for t in tensors]
-            return wrap(np.asarray(forward(*ctx.inputs)))
-
-        @staticmethod
-        def backward(ctx, dy):
-            found = backward(dy.array, *ctx.inputs)
-            found = found if isinstance(found, tuple) else (found,)
-            return tuple(None if g is None else wrap(np.array(g)) for g in found)
-
-    return Planted.apply
 
 
 def draw(*shape, seed=1):
@@ -83,7 +64,7 @@ PLANTED = {
 
 @pytest.mark.filterwarnings("ignore:(divide by zero|invalid value)")
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_mistake_is_named(name):
+def test_a_planted_mistake_is_named(name, planted):
     forward, backward, shapes, words = PLANTED[name]
     inputs = [draw(*shape, seed=i) for i, shape in enumerate(shapes)]
     assert re.search(words, failure(planted(forward, backward), *inputs).cause), name
@@ -99,7 +80,7 @@ def test_a_detached_path_is_named():
     assert "detached" in error.cause
 
 
-def test_an_unknown_mistake_is_not_explained_away():
+def test_an_unknown_mistake_is_not_explained_away(planted):
     wrong = planted(lambda x: x * np.sin(x), lambda dy, x: dy * x * np.cos(x))  # without sin(x)
     assert failure(wrong, draw(2, 3)).cause == ""
 
@@ -115,7 +96,7 @@ def test_single_precision_inside_is_seen():
     assert "float32" in failure(lambda x: (x.to("float32") * 2).to("float64"), draw(2, 3)).cause
 
 
-def test_a_gradient_of_another_shape_says_what_it_suggests():
+def test_a_gradient_of_another_shape_says_what_it_suggests(planted):
     wide = planted(lambda x, b: x + b, lambda dy, x, b: (dy, dy))
     with pytest.raises((GradientError, ml.MinilmError), match=r"\(2, 3\)"):
         gradcheck(wide, [draw(2, 3), draw(1, 3)])
@@ -124,7 +105,7 @@ def test_a_gradient_of_another_shape_says_what_it_suggests():
 # --- the smallest failing input ---------------------------------------------------------------------------
 
 
-def test_the_smallest_failing_input_is_small():
+def test_the_smallest_failing_input_is_small(planted):
     wrong = planted(lambda x, w: x @ w, lambda dy, x, w: (dy @ w.T * (1 + 1e-3), x.T @ dy))
     error = failure(wrong, draw(5, 7), draw(7, 3))
     assert [x.shape for x in error.smallest] == [(1, 1), (1, 1)]
@@ -132,7 +113,7 @@ def test_the_smallest_failing_input_is_small():
     assert "0: float64 [[1.]]" in str(error)
 
 
-def test_it_keeps_what_the_failure_needs():
+def test_it_keeps_what_the_failure_needs(planted):
     """The fault shows from the third element on: two are not enough."""
 
     def backward(dy, x):
@@ -144,7 +125,7 @@ def test_it_keeps_what_the_failure_needs():
     assert error.smallest[0].shape == (3,)
 
 
-def test_it_is_not_led_astray_to_a_kink():
+def test_it_is_not_led_astray_to_a_kink(planted):
     """At 0, which is simpler, relu fails for another reason."""
     wrong = planted(lambda x: np.maximum(x, 0), lambda dy, x: 2 * dy * (x > 0))
     error = failure(wrong, draw(3, 2))
@@ -153,7 +134,7 @@ def test_it_is_not_led_astray_to_a_kink():
     assert error.smallest[0].item() > 0
 
 
-def test_shrinking_can_be_left_out():
+def test_shrinking_can_be_left_out(planted):
     assert failure(planted(np.sin, lambda dy, x: dy), draw(3), shrink=False).smallest is None
 
 
@@ -168,7 +149,7 @@ def test_a_function_that_changes_is_refused():
         gradcheck(lambda x: ml.nn.functional.dropout(x, 0.5), [draw(7, 7)])
 
 
-def test_a_gradient_that_changes_is_refused():
+def test_a_gradient_that_changes_is_refused(planted):
     rng = np.random.default_rng(0)
     with pytest.raises(GradientError, match="gradient of input 0 is another each time"):
         gradcheck(planted(np.sin, lambda dy, x: dy * np.cos(x) + 1e-30 + rng.random() * 1e-12), [draw(3)])

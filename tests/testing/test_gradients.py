@@ -8,26 +8,8 @@ import numpy as np
 import pytest
 
 from minilm.autograd import Function
-from minilm.tensor import Tensor, wrap
+from minilm.tensor import Tensor
 from minilm.testing import GradientError, gradcheck, gradgradcheck
-
-
-def planted(forward, backward):
-    """A function with that forward and, right or wrong, that backward, both on arrays."""
-
-    class Planted(Function):
-        @staticmethod
-        def forward(ctx, *tensors):
-            ctx.inputs = [t.array for t in tensors]
-            return wrap(np.asarray(forward(*ctx.inputs)))
-
-        @staticmethod
-        def backward(ctx, dy):
-            found = backward(dy.array, *ctx.inputs)
-            found = found if isinstance(found, tuple) else (found,)
-            return tuple(wrap(np.array(g)) for g in found)
-
-    return Planted.apply
 
 
 def draw(*shape):
@@ -39,7 +21,7 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def test_right_gradients_pass():
+def test_right_gradients_pass(planted):
     assert gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2 * dy), [draw(2, 3)])
     assert gradcheck(lambda x, w: (x @ w).tanh(), [draw(2, 3), draw(3, 5)])
     assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)])
@@ -47,7 +29,7 @@ def test_right_gradients_pass():
         assert gradcheck(lambda x: x.exp(), [draw(3, 5, 7)], **settings)
 
 
-def test_a_slope_of_2_001_where_2_is_right_is_refused():
+def test_a_slope_of_2_001_where_2_is_right_is_refused(planted):
     wrong = planted(lambda x: 2 * x, lambda dy, x: 2.001 * dy)
     with pytest.raises(GradientError) as error:
         gradcheck(wrong, [draw(2, 3)])
@@ -62,12 +44,12 @@ def test_a_slope_of_2_001_where_2_is_right_is_refused():
 
 
 @pytest.mark.parametrize("settings", [{}, {"limit": 64}, {"fast": True}], ids=["whole", "sampled", "fast"])
-def test_a_slope_wrong_in_the_fifth_digit_is_refused(settings):
+def test_a_slope_wrong_in_the_fifth_digit_is_refused(settings, planted):
     with pytest.raises(GradientError, match="analytic"):
         gradcheck(planted(lambda x: 2 * x, lambda dy, x: 2.00002 * dy), [draw(11, 13)], **settings)
 
 
-def test_the_complex_step_sees_the_ninth_digit():
+def test_the_complex_step_sees_the_ninth_digit(planted):
     """Central differences lose half of the digits; a complex step loses none."""
     wrong = planted(lambda x: np.exp(x), lambda dy, x: np.exp(x) * dy * (1 + 1e-8))
     assert gradcheck(wrong, [draw(2, 3)], method="central")
@@ -84,7 +66,7 @@ def test_a_function_without_complex_step_is_checked_by_differences():
         gradcheck(lambda x: x, [draw(2, 3)], method="forward")
 
 
-def test_one_wrong_element_among_many_is_refused():
+def test_one_wrong_element_among_many_is_refused(planted):
     """Where only 64 of 1001 elements are moved alone, the random directions move all of them."""
 
     def backward(dy, x):
@@ -98,25 +80,25 @@ def test_one_wrong_element_among_many_is_refused():
         gradcheck(planted(lambda x: 2 * x, backward), [draw(7, 11, 13)], shrink=False)
 
 
-def test_a_dropped_term_is_refused():
+def test_a_dropped_term_is_refused(planted):
     wrong = planted(lambda x: x * np.sin(x), lambda dy, x: dy * x * np.cos(x))  # without sin(x)
     with pytest.raises(GradientError, match="input 0"):
         gradcheck(wrong, [draw(2, 3)])
 
 
-def test_a_missing_broadcast_sum_is_refused():
+def test_a_missing_broadcast_sum_is_refused(planted):
     wrong = planted(lambda x, b: x + b, lambda dy, x, b: (dy, dy[:1]))  # one row instead of their sum
     with pytest.raises(GradientError, match=re.escape("input 1 of shape (1, 3)")):
         gradcheck(wrong, [draw(2, 3), draw(1, 3)])
 
 
-def test_a_transposed_gradient_is_refused():
+def test_a_transposed_gradient_is_refused(planted):
     square = planted(lambda x, w: x @ w, lambda dy, x, w: (dy @ w, x.T @ dy))  # w.T forgotten, shapes agree
     with pytest.raises(GradientError, match="input 0"):
         gradcheck(square, [draw(2, 3), draw(3, 3)])
 
 
-def test_a_softmax_backward_of_zeros_is_refused():
+def test_a_softmax_backward_of_zeros_is_refused(planted):
     """The gradient of softmax's plain sum is zero: only another cotangent sees this."""
     zeros = planted(softmax, lambda dy, x: np.zeros_like(x))
     with pytest.raises(GradientError, match="analytic 0\n"):
@@ -125,7 +107,7 @@ def test_a_softmax_backward_of_zeros_is_refused():
         gradcheck(zeros, [draw(13, 11)], fast=True)
 
 
-def test_a_wrong_second_input_is_refused():
+def test_a_wrong_second_input_is_refused(planted):
     with pytest.raises(GradientError, match="input 1"):
         gradcheck(planted(lambda x, y: x * y, lambda dy, x, y: (dy * y, dy * y)), [draw(2), 1 + draw(2)])
 
