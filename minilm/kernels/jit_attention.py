@@ -5,7 +5,8 @@ a larger one comes (the online softmax). The backward makes the tiles of scores 
 
 Tiles are copied to where their elements lie side by side, whatever the strides of the arrays, with zeros behind
 them so that the products need no exceptions for sizes that are no multiple of four. The products are compiled loops,
-at their best 69 GFLOP/s on one thread where NumPy's `@` has 88; but the sums of `@` may depend on the number of threads.
+at their best 69 GFLOP/s on one thread where NumPy's `@` has 88; but the sums of `@` may depend on the number of
+threads.
 
 Source: Milakov & Gimelshein 2018 for the online softmax; Dao et al. 2022, algorithms 1 and 4, for the tiles.
 """
