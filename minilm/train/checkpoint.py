@@ -16,6 +16,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,8 @@ def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: di
     try:
         progress = Progress.from_dict(record["progress"], trainer.config.steps)
         average = _numbered(tensors, _AVERAGE, parameters) if trainer.average is not None else []
-        gradients = _numbered(tensors, _GRADIENT, parameters) if progress.examples else []
+        held = [i for i in range(len(parameters)) if f"{_GRADIENT}{i}" in tensors]  # others had none yet
+        gradients = dict(zip(held, _numbered(tensors, _GRADIENT, parameters, held)))
         updates = record["optimizer"].get("average.updates", 0)
         counts = {name: value for name, value in record["optimizer"].items() if not name.startswith(_AVERAGE)}
         trainer.optimizer.load_state_dict(
@@ -182,17 +184,21 @@ def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: di
     trainer.progress = progress
     if trainer.average is not None:
         trainer.average.values, trainer.average.updates = [t.array for t in average], updates
-    for parameter, gradient in zip(parameters, gradients):
-        parameter.grad = gradient
+    for i, parameter in enumerate(parameters):
+        parameter.grad = gradients.get(i)
 
 
-def _numbered(tensors: dict[str, Tensor], prefix: str, parameters: list[Any]) -> list[Tensor]:
-    """One tensor for each parameter. Errors: ValueError for one that is missing or of another shape."""
-    found = [tensors.get(f"{prefix}{i}") for i in range(len(parameters))]
-    for i, (tensor, parameter) in enumerate(zip(found, parameters)):
-        if tensor is None or tensor.shape != parameter.shape:
+def _numbered(
+    tensors: dict[str, Tensor], prefix: str, parameters: list[Any], which: Iterable[int] | None = None
+) -> list[Tensor]:
+    """A tensor for each parameter, or for `which` of them. Errors: ValueError for one missing or of another shape."""
+    found = []
+    for i in range(len(parameters)) if which is None else which:
+        tensor = tensors.get(f"{prefix}{i}")
+        if tensor is None or tensor.shape != parameters[i].shape:
             raise ValueError(f"the tensor {prefix}{i} is missing or does not fit")
-    return [tensor for tensor in found if tensor is not None]
+        found.append(tensor)
+    return found
 
 
 def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict[int, dict[str, Any]]:

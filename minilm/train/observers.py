@@ -69,7 +69,7 @@ class LogFile(Observer):
             "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
             "learning_rate": p.learning_rate,
             "gradient_norm": round(p.gradient_norm, 6),
-            "tokens": p.targets,
+            "tokens": p.tokens,
         }
         if evaluated:
             line["validation_loss"] = p.validation_loss
@@ -111,9 +111,9 @@ class Costs(Observer):
         joules = None if now is None or self._meter is None else max(0.0, now - self._meter)
         record = {
             "steps": p.step,
-            "tokens": p.targets,
+            "tokens": p.tokens,
             "seconds": round(p.seconds, 3),
-            "flops": None if per_token is None else p.targets * per_token(),
+            "flops": None if per_token is None else p.tokens * per_token(),
             "peak_memory": max(peak_memory(), self._before.get("peak_memory") or 0),
             "joules": None if joules is None else round(joules + (self._before.get("joules") or 0), 1),
             "seconds_to_target": p.seconds_to_target,
