@@ -161,10 +161,28 @@ from minilm.tensor import Tensor
 
 if TYPE_CHECKING:
     from minilm import data, generation, models, nn, optim, testing, text, train
+    from minilm.models import (
+        BertConfig,
+        BertForMaskedLM,
+        BertForNextSentencePrediction,
+        BertForPreTraining,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertModel,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertModel",
     "Generator",
     "MinilmError",
     "Tensor",
@@ -340,11 +358,26 @@ __all__ = [
 _LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
 
 
+# And names in such a module that are here too.
+_LAZY_NAMES = {
+    "BertConfig": "models",
+    "BertForMaskedLM": "models",
+    "BertForNextSentencePrediction": "models",
+    "BertForPreTraining": "models",
+    "BertForQuestionAnswering": "models",
+    "BertForSequenceClassification": "models",
+    "BertForTokenClassification": "models",
+    "BertModel": "models",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"minilm.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(f"minilm.{_LAZY_NAMES[name]}"), name)
     raise AttributeError(f"module 'minilm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, *_LAZY_NAMES])

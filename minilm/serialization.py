@@ -5,6 +5,7 @@ A file appears whole or not at all: it is written beside its place and renamed.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,9 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the texts of a safetensors file.
 
+    The header is checked as a whole before anything is allocated: sizes, offsets that overlap or leave the file.
+    Numbers of the type bfloat16, which NumPy lacks, become float32, which holds them exactly.
+
     Errors: CheckpointError for a file that is missing, truncated or no safetensors file, and for
     weights that are not finite.
     """
@@ -63,8 +67,8 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     try:
         with safe_open(place, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: Tensor(np.array(file.get_tensor(name))) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except TypeError as error:  # a type that NumPy lacks, such as bfloat16
+            tensors = {name: Tensor(_array(file, place, name)) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except TypeError as error:  # a type that NumPy lacks, such as the 8-bit floats
         raise CheckpointError(f"{place}: holds a type of numbers that minilm does not read ({error})") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
@@ -74,3 +78,16 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         if tensor.is_floating_point() and not np.isfinite(tensor.array).all():
             raise CheckpointError(f"{place}: the tensor {name} holds NaN or infinity")
     return tensors, metadata
+
+
+def _array(file: Any, place: Path, name: str) -> Any:
+    """One tensor of an open file whose header was found to be whole."""
+    if file.get_slice(name).get_dtype() != "BF16":
+        return np.array(file.get_tensor(name))
+    with place.open("rb") as raw:  # the library gives NumPy no bfloat16: the upper half of a float32
+        size = int.from_bytes(raw.read(8), "little")
+        header = json.loads(raw.read(size))[name]
+        begin, end = header["data_offsets"]
+        raw.seek(8 + size + begin)
+        upper = np.frombuffer(raw.read(end - begin), "<u2")
+    return (upper.astype(np.uint32) << np.uint32(16)).view(np.float32).reshape(header["shape"])
