@@ -161,10 +161,12 @@ from minilm.tensor import Tensor
 
 if TYPE_CHECKING:
     from minilm import data, generation, models, nn, optim, testing, text, train
+    from minilm.text import BertTokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BertTokenizer",
     "Generator",
     "MinilmError",
     "Tensor",
@@ -338,13 +340,16 @@ __all__ = [
 
 # Loaded when first used, so that `import minilm` stays quick.
 _LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
+_LAZY_FROM = {"BertTokenizer": "minilm.text"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"minilm.{name}")
+    if name in _LAZY_FROM:
+        return getattr(importlib.import_module(_LAZY_FROM[name]), name)
     raise AttributeError(f"module 'minilm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, *_LAZY_FROM])
