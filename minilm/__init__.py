@@ -171,6 +171,7 @@ if TYPE_CHECKING:
         BertForTokenClassification,
         BertModel,
     )
+    from minilm.text import BertTokenizer
 
 __version__ = "0.1.0"
 
@@ -183,6 +184,7 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "BertTokenizer",
     "Generator",
     "MinilmError",
     "Tensor",
@@ -357,7 +359,6 @@ __all__ = [
 # Loaded when first used, so that `import minilm` stays quick.
 _LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
 
-
 # And names in such a module that are here too.
 _LAZY_NAMES = {
     "BertConfig": "models",
@@ -368,6 +369,7 @@ _LAZY_NAMES = {
     "BertForSequenceClassification": "models",
     "BertForTokenClassification": "models",
     "BertModel": "models",
+    "BertTokenizer": "text",
 }
 
 
