@@ -16,7 +16,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 from minilm import __version__
 from minilm.errors import CheckpointError, ConfigError, DamagedError, MinilmError
 from minilm.models.gpt import GPT, GPTConfig
-from minilm.serialization import load_metadata, load_with_metadata, save
+from minilm.serialization import load_metadata, load_with_metadata, pieces, save
 from minilm.tensor import Tensor
 from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
@@ -45,11 +45,13 @@ class CheckpointWarning(UserWarning):
     """A checkpoint is damaged, and an older one serves in its place."""
 
 
-def save_checkpoint(trainer: Trainer, folder: Path) -> Path:
+def save_checkpoint(trainer: Trainer, folder: Path, progress: Callable[[float], None] | None = None) -> Path:
     """Write the trainer's state to `folder`, then remove checkpoints that are no longer to be kept.
 
     The newest `config.keep_checkpoints` are kept, the first, and the one with the best validation loss.
 
+    Args:
+        progress: called again and again with the share that is done, from 0 to 1.
     Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoints untouched.
     """
     p = trainer.progress
@@ -73,7 +75,15 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> Path:
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     path = place / f"step-{p.step:08d}{f'+{p.examples}' if p.examples else ''}.safetensors"
-    save(tensors, path, {"minilm": record, "sha256": _checksum(tensors, record)})
+    total, done = 2 * sum(tensor.array.nbytes for tensor in tensors.values()), 0  # each byte is hashed and written
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done / total)
+
+    save(tensors, path, {"minilm": record, "sha256": _checksum(tensors, record, count)}, count)
     _remove_old(place, trainer.config.keep_checkpoints, p.best_checkpoint)
     return path
 
@@ -110,13 +120,15 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
     return tensors, counts
 
 
-def _checksum(tensors: dict[str, Tensor], record: str) -> str:
-    """SHA-256 over all that a checkpoint holds."""
+def _checksum(tensors: dict[str, Tensor], record: str, progress: Callable[[int], None] = lambda size: None) -> str:
+    """SHA-256 over all that a checkpoint holds; `progress` is told the size of each piece."""
     digest = hashlib.sha256(record.encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].array)
-        digest.update(f"{name} {array.dtype.str} {tensors[name].shape}".encode())
-        digest.update(array.data if array.size else b"")
+        array = tensors[name].array
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        for piece in pieces(array):
+            digest.update(piece)
+            progress(len(piece))
     return digest.hexdigest()
 
 

@@ -31,6 +31,9 @@ class Observer:
     def stepped(self, trainer: Trainer) -> None:
         """A step was done, and its evaluation if one was due."""
 
+    def saving(self, trainer: Trainer, share: float) -> None:
+        """A checkpoint is being written, of which this share, from 0 to 1, is done: again and again."""
+
     def saved(self, trainer: Trainer) -> None:
         """A checkpoint was written."""
 

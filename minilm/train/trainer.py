@@ -207,16 +207,16 @@ class Trainer:
         if self.folder is not None:
             from minilm.train.checkpoint import save_checkpoint
 
-            save_checkpoint(self, self.folder)
+            save_checkpoint(self, self.folder, progress=lambda share: self._tell("saving", share))
             self._tell("saved")
 
     def _ask_to_end(self) -> None:
         self.interrupted = True
         self._tell("interrupted")
 
-    def _tell(self, event: str) -> None:
+    def _tell(self, event: str, *more: float) -> None:
         for observer in self.observers:
-            getattr(observer, event)(self)
+            getattr(observer, event)(self, *more)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.folder is None else locked(self.folder)
