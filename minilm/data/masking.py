@@ -28,7 +28,7 @@ class Masking:
     as in fine-tuning.
 
     Attributes:
-        mask_id: the id of [MASK].
+        mask_id, cls_id, sep_id, pad_id: the ids of [MASK], [CLS], [SEP] and [PAD].
         special: (V,) bool, the ids that are never chosen and never drawn as a random token.
         continues: (V,) bool, the ids that continue a word ("##ing").
         probability: the share of the tokens that are not special.
@@ -39,6 +39,9 @@ class Masking:
     """
 
     mask_id: int
+    cls_id: int
+    sep_id: int
+    pad_id: int
     special: Array
     continues: Array
     probability: float = 0.15
@@ -57,15 +60,17 @@ class Masking:
     @classmethod
     def of(cls, tokenizer: Tokenizer, probability: float = 0.15, whole_words: bool = False) -> Masking:
         """For a WordPiece tokenizer. Errors: DataError for one without BERT's special tokens."""
-        special_ids = [tokenizer.token_to_id(token) for token in SPECIAL]
-        missing = [token for token, index in zip(SPECIAL, special_ids) if index is None]
-        if missing:
-            raise DataError(f"Masking: the tokenizer has no {', '.join(missing)}; a WordPiece tokenizer is needed")
+        found = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+        ids = {token: index for token, index in found.items() if index is not None}
+        if len(ids) < len(SPECIAL):
+            missing = ", ".join(token for token in SPECIAL if token not in ids)
+            raise DataError(f"Masking: the tokenizer has no {missing}; a WordPiece tokenizer is needed")
         special = np.zeros(tokenizer.vocab_size, bool)
-        special[special_ids] = True
+        special[list(ids.values())] = True
         pieces = [tokenizer.id_to_token(index) or "" for index in range(tokenizer.vocab_size)]
         continues = np.array([piece.startswith("##") for piece in pieces])
-        return cls(int(special_ids[-1] or 0), special, continues, probability, whole_words)
+        mask, start, end, pad = (ids[token] for token in ("[MASK]", "[CLS]", "[SEP]", "[PAD]"))
+        return cls(mask, start, end, pad, special, continues, probability, whole_words)
 
     def __call__(self, tokens: Array, draws: np.random.Generator) -> tuple[Array, Array]:
         """What the model sees and what it must guess, of tokens (B, T): (B, T) each, the second mostly IGNORED.

@@ -50,7 +50,7 @@ class SentencePairs:
     Args:
         documents: what the pairs are drawn from.
         block_size: T. batch_size: B.
-        masking: what is hidden. cls_id, sep_id, pad_id: of [CLS], [SEP] and [PAD].
+        masking: what is hidden, and which tokens are special.
         short_probability: the share of the pairs with a random length.
 
     Errors: DataError for a T without room for two tokens, a document text too short to have unrelated segments.
@@ -62,15 +62,11 @@ class SentencePairs:
         block_size: int,
         batch_size: int,
         masking: Masking,
-        cls_id: int,
-        sep_id: int,
-        pad_id: int,
         short_probability: float = 0.1,
     ) -> None:
         if block_size < AROUND + 2:
             raise DataError(f"SentencePairs: block_size is {block_size}; two tokens and {AROUND} around them need more")
         self.documents, self.block_size, self.batch_size, self.masking = documents, block_size, batch_size, masking
-        self.cls_id, self.sep_id, self.pad_id = cls_id, sep_id, pad_id
         self.short_probability = short_probability
         sizes = np.diff(documents.documents)
         self._ends = np.repeat(documents.documents[1:], sizes)  # (S,) the end of each sentence's document
@@ -139,11 +135,11 @@ class SentencePairs:
         first_sep, last_sep = a_length + 1, a_length + b_length + 2
         in_a, in_b = (place >= 1) & (place < first_sep), (place > first_sep) & (place < last_sep)
         source = np.where(in_a, pairs.a[:, None] + place - 1, pairs.b[:, None] + place - first_sep - 1)
-        tokens = np.full(source.shape, self.pad_id, np.int64)
+        tokens = np.full(source.shape, self.masking.pad_id, np.int64)
         inside = in_a | in_b
         tokens[inside] = self.documents.tokens[source[inside]]
-        tokens[:, 0] = self.cls_id
-        tokens[(place == first_sep) | (place == last_sep)] = self.sep_id
+        tokens[:, 0] = self.masking.cls_id
+        tokens[(place == first_sep) | (place == last_sep)] = self.masking.sep_id
         types = (place > first_sep) & (place <= last_sep)
         return tokens, types.astype(np.int64), (place <= last_sep).astype(np.int64)
 

@@ -178,6 +178,37 @@ class BertForPreTraining(BertHead):
         relation = self.cls["seq_relationship"](self.bert.pooled(x, positions))
         return masked, cross_entropy(relation, next_sentence_label)
 
+    def measures(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        next_sentence_label: Tensor,
+    ) -> dict[str, tuple[int, int]]:
+        """How many masked tokens, and how many next sentences, are guessed right, and of how many."""
+        x, positions = self.packed(input_ids, attention_mask, token_type_ids, labels)
+        wanted = positions.rows(labels).array
+        chosen = np.flatnonzero(wanted != IGNORED)
+        guessed = self.cls["predictions"](x[chosen]).array.argmax(-1)
+        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions)).array.argmax(-1)
+        return {
+            "masked_accuracy": (int((guessed == wanted[chosen]).sum()), len(chosen)),
+            "next_sentence_accuracy": (int((relation == next_sentence_label.array).sum()), len(relation)),
+        }
+
+    def flops_per_token(self) -> int:
+        """Multiplications and additions of a training step per token, where 15% of the tokens are to be guessed.
+
+        6 for each parameter in a product, and attention, as GPT's; the embeddings' matrix is in products for the
+        tokens that are guessed only. The pooler, one product a pair, is left out.
+        """
+        c = self.config
+        C, layer = c.hidden_size, 4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size
+        scores = C * C + C * c.vocab_size
+        attention = 12 * c.num_hidden_layers * C * c.max_position_embeddings
+        return 6 * c.num_hidden_layers * layer + attention + 6 * scores * 15 // 100
+
 
 class BertForMaskedLM(BertHead):
     """Which token stands where one was masked. Labels (B, T): the tokens, -100 where nothing is asked."""

@@ -33,7 +33,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON: numbers, texts, lists and dicts."""
-        return dataclasses.asdict(self)
+        inner = {name: value.to_dict() for name, value in vars(self).items() if isinstance(value, Config)}
+        return {**dataclasses.asdict(self), **inner}
 
     @classmethod
     def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:

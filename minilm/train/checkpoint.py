@@ -1,7 +1,7 @@
 """Checkpoints: each a file with all that a run needs to go on as if it had never stopped.
 
     RUN/checkpoints/step-00000500.safetensors   weights, the optimiser's memory, where the run stands
-    RUN/config.json                             the run's TrainConfig
+    RUN/config.json                             the run's RunConfig
     RUN/tokenizer.json                          how text becomes tokens
     RUN/tokens.bin                              the corpus as tokens
 
@@ -25,14 +25,14 @@ import numpy as np
 
 from minilm import __version__
 from minilm.errors import CheckpointError, ConfigError, DamagedError, MinilmError
-from minilm.models.gpt import GPT, GPTConfig
 from minilm.serialization import load_metadata, load_with_metadata, pieces, save
 from minilm.tensor import Tensor
 from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
 from minilm.text.tokenizer import Tokenizer
-from minilm.train.config import TrainConfig
+from minilm.train.config import RunConfig
 from minilm.train.progress import Progress
+from minilm.train.tasks import config_from, task
 from minilm.train.trainer import DivergedError, Trainer
 
 FOLDER = "checkpoints"
@@ -139,14 +139,19 @@ def _remove_old(place: Path, keep: int, best: int | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
-    """The model and tokenizer of a run, ready to generate: with the averaged weights, if the run averaged them.
+def load_run(folder: str | os.PathLike[str], kind: str | None = None) -> tuple[Any, Tokenizer]:
+    """The model and tokenizer of a run, ready to use: with the averaged weights, if the run averaged them.
 
+    Args:
+        kind: the kind of run (`tasks.py`) that it must be; None for any.
     Errors: CheckpointError or DataError that names the file that is missing, cut short or does not fit.
     """
     place = run_folder(folder)
     path, tensors, record = newest(place)
-    model = _model(path, tensors, record)
+    config = config_of(path, record)
+    if kind not in (None, config.task):
+        raise CheckpointError(f"{place}: is a run that trains a {config.task}, and a {kind} is needed")
+    model = _model(path, config, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -155,7 +160,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
+def read_config(folder: str | os.PathLike[str]) -> RunConfig:
     """The configuration that the checkpoint in `folder` was written with. Errors: as `load_run`."""
     place = run_folder(folder)
     path, _, record = newest(place)
@@ -226,7 +231,7 @@ def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict
     return memory
 
 
-def _distinct(model: GPT) -> dict[str, Tensor]:
+def _distinct(model: Any) -> dict[str, Tensor]:
     """The model's tensors, tied ones once, under the first of their names."""
     seen: dict[int, str] = {}
     return {
@@ -234,7 +239,7 @@ def _distinct(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def _weights(path: Path, model: GPT, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(path: Path, model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state for `load_state_dict`, tied names filled in. Errors: CheckpointError for a missing tensor or shape."""
     own = model.state_dict()
     first: dict[int, str] = {}
@@ -315,17 +320,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def config_of(path: Path, record: dict[str, Any]) -> TrainConfig:
+def config_of(path: Path, record: dict[str, Any]) -> RunConfig:
     """The configuration in a checkpoint's record. Errors: CheckpointError."""
     try:
-        return TrainConfig.from_dict(record["config"])
+        return config_from(record["config"])
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from None
 
 
-def _model(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GPT:
+def _model(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
     try:
-        model = GPT(GPTConfig.from_dict(record["model"]))
+        model = task(config.task).model(type(config.model).from_dict(record["model"]))
     except (MinilmError, KeyError) as error:
         raise CheckpointError(f"{path}: its model cannot be built: {error}") from None
     model.load_state_dict(_weights(path, model, tensors))
@@ -336,6 +341,6 @@ def _model(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GP
     return model
 
 
-def with_vocabulary(config: TrainConfig, vocab_size: int) -> GPTConfig:
+def with_vocabulary(config: RunConfig, vocab_size: int) -> Any:
     """The model's shape with the tokenizer's number of tokens."""
     return replace(config.model, vocab_size=vocab_size)

@@ -9,7 +9,7 @@ nothing: its mean would be 0 / 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minilm.errors import DataError
@@ -62,3 +62,19 @@ def mean_loss(model: Any, batches: Iterable[Batch]) -> float:
         if not count:
             raise DataError(f"the validation batches have no targets in array {k}: all are to be ignored")
     return sum(sums[k] / counts[k] for k in sums)
+
+
+def means(measuring: Sequence[Any], batches: Iterable[Batch]) -> dict[str, float]:
+    """Named means over batches taken as one, as an accuracy.
+
+    Args:
+        measuring: what has `measures(*batch)`, which gives for each name a sum over the batch, and over how many.
+    """
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    if measuring:
+        for batch in batches:
+            for source in measuring:
+                for name, (total, count) in source.measures(*map(Tensor, batch)).items():
+                    sums[name], counts[name] = sums.get(name, 0.0) + float(total), counts.get(name, 0) + int(count)
+    return {name: sums[name] / counts[name] for name in sums if counts[name]}

@@ -76,6 +76,7 @@ class LogFile(Observer):
         }
         if evaluated:
             line["validation_loss"] = p.validation_loss
+            line.update(p.measures)
         if p.skipped:
             line["skipped"] = p.skipped
         timing = {
@@ -185,7 +186,8 @@ class Samples(Observer):
 
     def stepped(self, trainer: Trainer) -> None:
         """Write a text if one is due."""
-        p, config = trainer.progress, trainer.config
+        p = trainer.progress
+        config: Any = trainer.config  # a TrainConfig
         if trainer.interrupted:
             return  # nobody waits for a text now
         if config.sample_every and config.sample_length and (p.step % config.sample_every == 0 or p.step == p.steps):
@@ -193,12 +195,13 @@ class Samples(Observer):
 
     def text(self, trainer: Trainer) -> str:
         """A text by the model as it is now; the same one every time."""
+        config: Any = trainer.config
         pieces = generate_text(
             trainer.model,
             self.tokenizer,
             self.prompt,
-            trainer.config.sample_length,
+            config.sample_length,
             temperature=0.8,
-            seed=trainer.config.seed,
+            seed=config.seed,
         )
         return self.prompt + "".join(pieces)

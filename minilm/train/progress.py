@@ -16,6 +16,7 @@ class Progress:
         examples, partial_loss: of the step in hand, how many examples were worked off, and their share of its loss.
         loss: the mean training loss of the last `log_every` steps, in nats per target. recent: those since then.
         validation_loss: as last measured; None before. best_validation_loss: the least so far.
+        measures: what else was measured with it, by name, such as an accuracy.
         evaluated_at: the step at which it was measured. best_checkpoint: the step of the best one that was saved.
         seconds_to_target: the seconds that were spent when the target loss was first reached; None before.
         worse: evaluations in a row without a new best. stopped: whether these were so many that training ended.
@@ -33,6 +34,7 @@ class Progress:
     loss: float = math.nan
     validation_loss: float | None = None
     best_validation_loss: float = math.inf
+    measures: dict[str, float] = field(default_factory=dict)
     evaluated_at: int | None = None
     best_checkpoint: int | None = None
     seconds_to_target: float | None = None

@@ -25,8 +25,8 @@ from minilm.kernels.precision import get_float32_matmul_precision, set_float32_m
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
 from minilm.train.batches import Batch, Data, step_seed, tokens_in
-from minilm.train.config import TrainConfig
-from minilm.train.objective import mean_loss, shared
+from minilm.train.config import RunConfig
+from minilm.train.objective import mean_loss, means, shared
 from minilm.train.progress import Progress
 from minilm.train.signals import ending_when_asked
 
@@ -58,7 +58,7 @@ class Trainer:
         self,
         model: Any,
         data: Data,
-        config: TrainConfig,
+        config: RunConfig,
         folder: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -106,6 +106,7 @@ class Trainer:
             if progress.step % config.eval_every == 0 or progress.done:
                 loss = self._finite("the validation loss", self.evaluate())
                 progress.evaluated(loss, config.patience, config.target_loss)
+                progress.measures = self.measure()
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
@@ -195,13 +196,32 @@ class Trainer:
 
         It is that of the averaged weights, if there are any. Errors: DataError for batches without targets.
         """
-        was_training, count = self.model.training, batches or self.config.eval_batches
+        with self._evaluating():
+            return mean_loss(self.model, self._validation(batches, seed))
+
+    def measure(self, batches: int | None = None, seed: int = 0) -> dict[str, float]:
+        """What else the model and the data measure on the same batches, such as an accuracy; {} where they do not."""
+        with self._evaluating():
+            measuring = [x for x in (self.model, self.data) if hasattr(x, "measures")]
+            return means(measuring, self._validation(batches, seed))
+
+    def _validation(self, batches: int | None, seed: int) -> Iterator[Batch]:
+        return (self.data.validation(index, seed) for index in range(batches or self.config.eval_batches))
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model without dropout, without gradients, and with its averaged weights."""
+        was_training = self.model.training
         self.model.eval()
         try:
-            with no_grad(), self.average.applied() if self.average else contextlib.nullcontext():
-                return mean_loss(self.model, (self.data.validation(index, seed) for index in range(count)))
+            with no_grad(), self.averaged():
+                yield
         finally:
             self.model.train(was_training)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within, the model has its averaged weights, if there are any."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _checkpoint(self) -> None:
         if self.folder is not None:

@@ -18,7 +18,7 @@ CONTINUES = np.arange(V) % 3 == 0
 
 
 def masking(**settings):
-    return Masking(MASK, SPECIAL, CONTINUES & ~SPECIAL, **settings)
+    return Masking(MASK, 2, 3, 0, SPECIAL, CONTINUES & ~SPECIAL, **settings)
 
 
 def draws(step=0):

@@ -24,8 +24,8 @@ def documents(counts, low=1, high=9, seed=0):
 
 def pairs_of(docs, T=32, B=64, probability=0.15, **settings):
     V = int(docs.tokens.max()) + 1
-    masking = Masking(MASK, np.arange(V) < 5, np.zeros(V, bool), probability)
-    return SentencePairs(docs, T, B, masking, CLS, SEP, PAD, **settings)
+    masking = Masking(MASK, CLS, SEP, PAD, np.arange(V) < 5, np.zeros(V, bool), probability)
+    return SentencePairs(docs, T, B, masking, **settings)
 
 
 def document_of(docs, places):

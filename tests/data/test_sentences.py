@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,11 +31,11 @@ def test_without_text_there_is_no_document():
     assert list(sentences([" \n\n", "\t"], 1)) == []
 
 
-@given(text=st.text(alphabet='ab.?!"\') \n。', max_size=60), cuts=st.lists(st.integers(0, 60)), gap=st.integers(0, 3))
+@given(text=st.text(alphabet="ab.?!\"') \n。", max_size=60), cuts=st.lists(st.integers(0, 60)), gap=st.integers(0, 3))
 def test_nothing_but_white_space_is_lost_and_parts_do_not_matter(text, cuts, gap):
     whole = list(sentences([text], gap))
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    assert list(sentences([text[i:j] for i, j in zip(places, places[1:])], gap)) == whole
+    assert list(sentences([text[i:j] for i, j in pairwise(places)], gap)) == whole
     assert "".join("".join(s for s in whole if s).split()) == "".join(text.split())
     assert all(s is None or s == s.strip() != "" for s in whole)
 
