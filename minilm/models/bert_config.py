@@ -46,7 +46,8 @@ class BertConfig(Config):
         initializer_range: the standard deviation of the initial weights.
         pad_token_id: the token whose embedding is 0 at first and learns nothing; None for no such token.
         classifier_dropout: that before a classifier; None for hidden_dropout_prob.
-        num_labels: how many classes a classifier tells apart; 0 for as many as id2label names, or 2. id2label, label2id: their names, and back.
+        num_labels: how many classes a classifier tells apart; 0 for as many as id2label names, or 2.
+        id2label, label2id: the classes' names, and back.
         problem_type: a classifier's loss, one of PROBLEMS; None to see it from the labels.
         tie_word_embeddings: whether the scores of tokens are made by the matrix of their embeddings.
         others: what else stood in config.json, written back by `to_dict`.

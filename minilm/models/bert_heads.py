@@ -17,10 +17,10 @@ import numpy as np
 
 from minilm import nn
 from minilm.errors import ConfigError, DtypeError, ShapeError
-from minilm.models.bert import BertDense, BertModel, Positions, initialise, positions_of
+from minilm.models.bert import BertDense, BertModel, Positions, positions_of
 from minilm.models.bert_config import BertConfig
 from minilm.models.outputs import Output
-from minilm.models.pretrained import PretrainedModel
+from minilm.models.pretrained import PretrainedModel, initialise
 from minilm.nn import functional as F
 from minilm.nn.parameter import Parameter
 from minilm.tensor import Tensor
@@ -74,8 +74,7 @@ class BertHead(PretrainedModel):
     pooling, wide = True, False
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=self.pooling)
 
     @property
