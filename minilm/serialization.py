@@ -19,6 +19,8 @@ from minilm.errors import CheckpointError
 from minilm.files import written_whole
 from minilm.tensor import Tensor
 
+READABLE = ("BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64")  # safetensors' names of types
+
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors (or arrays) by name to `path`, with texts beside them.
@@ -68,8 +70,6 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         with safe_open(place, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: Tensor(_array(file, place, name)) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except TypeError as error:  # a type that NumPy lacks, such as the 8-bit floats
-        raise CheckpointError(f"{place}: holds a type of numbers that minilm does not read ({error})") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{place}: it cannot be read as safetensors, perhaps it was cut short ({error})"
@@ -82,7 +82,10 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
 
 def _array(file: Any, place: Path, name: str) -> Any:
     """One tensor of an open file whose header was found to be whole."""
-    if file.get_slice(name).get_dtype() != "BF16":
+    dtype = file.get_slice(name).get_dtype()
+    if dtype not in READABLE:
+        raise CheckpointError(f"{place}: {name} is of a type of numbers that minilm does not read, {dtype}")
+    if dtype != "BF16":
         return np.array(file.get_tensor(name))
     with place.open("rb") as raw:  # the library gives NumPy no bfloat16: the upper half of a float32
         size = int.from_bytes(raw.read(8), "little")

@@ -92,7 +92,9 @@ class BertConfig(Config):
         self.require("hidden_act", self.hidden_act in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
         self.require("problem_type", self.problem_type in (None, *PROBLEMS), f"null or one of {', '.join(PROBLEMS)}")
         padding = self.pad_token_id
-        self.require("pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size}")
+        self.require(
+            "pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size - 1}"
+        )
         for key, harmless in REFUSED.items():
             if key in self.others and self.others[key] not in harmless:
                 raise ConfigError(f"{key} {self.others[key]!r} is not supported: this BERT knows {harmless[0]!r} only")

@@ -48,7 +48,6 @@ class BertPredictions(nn.Module):
         self.bias = Parameter(np.zeros(config.vocab_size, np.float32))
         self.transform = BertTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.decoder.bias = self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -334,6 +333,7 @@ def initialise_head(model: BertHead, head: nn.Module) -> None:
     for part in head.modules():
         if isinstance(part, BertPredictions) and model.config.tie_word_embeddings:
             part.decoder.weight = model.bert.embeddings.word_embeddings.weight
+            part.decoder.bias = part.bias  # else, as in Hugging Face's, nothing uses the latter
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

