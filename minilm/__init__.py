@@ -358,28 +358,27 @@ __all__ = [
 
 # Loaded when first used, so that `import minilm` stays quick.
 _LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
-
 # And names in such a module that are here too.
-_LAZY_NAMES = {
-    "BertConfig": "models",
-    "BertForMaskedLM": "models",
-    "BertForNextSentencePrediction": "models",
-    "BertForPreTraining": "models",
-    "BertForQuestionAnswering": "models",
-    "BertForSequenceClassification": "models",
-    "BertForTokenClassification": "models",
-    "BertModel": "models",
-    "BertTokenizer": "text",
+_LAZY_FROM = {
+    "BertConfig": "minilm.models",
+    "BertForMaskedLM": "minilm.models",
+    "BertForNextSentencePrediction": "minilm.models",
+    "BertForPreTraining": "minilm.models",
+    "BertForQuestionAnswering": "minilm.models",
+    "BertForSequenceClassification": "minilm.models",
+    "BertForTokenClassification": "minilm.models",
+    "BertModel": "minilm.models",
+    "BertTokenizer": "minilm.text",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"minilm.{name}")
-    if name in _LAZY_NAMES:
-        return getattr(importlib.import_module(f"minilm.{_LAZY_NAMES[name]}"), name)
+    if name in _LAZY_FROM:
+        return getattr(importlib.import_module(_LAZY_FROM[name]), name)
     raise AttributeError(f"module 'minilm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY, *_LAZY_NAMES])
+    return sorted([*globals(), *_LAZY, *_LAZY_FROM])

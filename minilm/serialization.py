@@ -28,6 +28,7 @@ TYPES = {
     **{"float64": "F64", "float32": "F32", "float16": "F16", "complex64": "C64", "bool": "BOOL"},
     **{f"{kind}int{bits}": f"{'U' if kind else 'I'}{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)},
 }  # the format's names of NumPy's types
+READABLE = ("BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64")  # safetensors' names of types
 
 
 def save(
@@ -116,8 +117,6 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
         with safe_open(place, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: Tensor(_array(file, place, name)) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except TypeError as error:  # a type that NumPy lacks, such as the 8-bit floats
-        raise CheckpointError(f"{place}: holds a type of numbers that minilm does not read ({error})") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{place}: it cannot be read as safetensors, perhaps it was cut short ({error})"
@@ -130,7 +129,10 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
 
 def _array(file: Any, place: Path, name: str) -> Any:
     """One tensor of an open file whose header was found to be whole."""
-    if file.get_slice(name).get_dtype() != "BF16":
+    dtype = file.get_slice(name).get_dtype()
+    if dtype not in READABLE:
+        raise CheckpointError(f"{place}: {name} is of a type of numbers that minilm does not read, {dtype}")
+    if dtype != "BF16":
         return np.array(file.get_tensor(name))
     with place.open("rb") as raw:  # the library gives NumPy no bfloat16: the upper half of a float32
         size = int.from_bytes(raw.read(8), "little")

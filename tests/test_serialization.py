@@ -186,9 +186,10 @@ def test_headers_that_are_none_are_refused_or_empty(tmp_path, header):
 
 
 def test_types_that_minilm_lacks_are_refused(tmp_path):
-    header = b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
-    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    refused(tmp_path / "x", "holds a type of numbers that minilm does not read .*bfloat16")
+    for dtype, size in (("F8_E4M3", 2), ("U16", 4), ("C64", 16)):
+        header = b'{"x":{"dtype":"%s","shape":[2],"data_offsets":[0,%d]}}' % (dtype.encode(), size)
+        (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+        refused(tmp_path / "x", f"x is of a type of numbers that minilm does not read, {dtype}")
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -19,7 +19,7 @@ from minilm.autograd import is_grad_enabled
 from minilm.errors import DtypeError, ShapeError
 from minilm.models.bert_config import ACTIVATIONS, BertConfig
 from minilm.models.outputs import Output
-from minilm.models.pretrained import PretrainedModel
+from minilm.models.pretrained import PretrainedModel, initialise
 from minilm.nn import functional as F
 from minilm.nn.attention import attend
 from minilm.nn.recompute import recompute
@@ -255,8 +255,7 @@ class BertModel(PretrainedModel):
     config_class = BertConfig
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config) if add_pooling_layer else None
@@ -341,14 +340,3 @@ def positions_of(
         )
     B, T = input_ids.shape
     return Positions((B, T), attention_mask, pack, also)
-
-
-def initialise(module: nn.Module, config: BertConfig) -> None:
-    """BERT's initial values: normal with standard deviation `initializer_range`, biases 0, padding's row 0."""
-    for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(part.weight, std=config.initializer_range)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
-        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            part.weight.array[part.padding_idx] = 0

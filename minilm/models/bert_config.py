@@ -46,7 +46,8 @@ class BertConfig(Config):
         initializer_range: the standard deviation of the initial weights.
         pad_token_id: the token whose embedding is 0 at first and learns nothing; None for no such token.
         classifier_dropout: that before a classifier; None for hidden_dropout_prob.
-        num_labels: how many classes a classifier tells apart; 0 for as many as id2label names, or 2. id2label, label2id: their names, and back.
+        num_labels: how many classes a classifier tells apart; 0 for as many as id2label names, or 2.
+        id2label, label2id: the classes' names, and back.
         problem_type: a classifier's loss, one of PROBLEMS; None to see it from the labels.
         tie_word_embeddings: whether the scores of tokens are made by the matrix of their embeddings.
         others: what else stood in config.json, written back by `to_dict`.
@@ -91,7 +92,9 @@ class BertConfig(Config):
         self.require("hidden_act", self.hidden_act in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
         self.require("problem_type", self.problem_type in (None, *PROBLEMS), f"null or one of {', '.join(PROBLEMS)}")
         padding = self.pad_token_id
-        self.require("pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size}")
+        self.require(
+            "pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size - 1}"
+        )
         for key, harmless in REFUSED.items():
             if key in self.others and self.others[key] not in harmless:
                 raise ConfigError(f"{key} {self.others[key]!r} is not supported: this BERT knows {harmless[0]!r} only")

@@ -17,10 +17,10 @@ import numpy as np
 
 from minilm import nn
 from minilm.errors import ConfigError, DtypeError, ShapeError
-from minilm.models.bert import BertDense, BertModel, Positions, initialise, positions_of
+from minilm.models.bert import BertDense, BertModel, Positions, positions_of
 from minilm.models.bert_config import BertConfig
 from minilm.models.outputs import Output
-from minilm.models.pretrained import PretrainedModel
+from minilm.models.pretrained import PretrainedModel, initialise
 from minilm.nn import functional as F
 from minilm.nn.parameter import Parameter
 from minilm.tensor import Tensor
@@ -48,7 +48,6 @@ class BertPredictions(nn.Module):
         self.bias = Parameter(np.zeros(config.vocab_size, np.float32))
         self.transform = BertTransform(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.decoder.bias = self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -74,8 +73,7 @@ class BertHead(PretrainedModel):
     pooling, wide = True, False
 
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=self.pooling)
 
     @property
@@ -366,6 +364,7 @@ def initialise_head(model: BertHead, head: nn.Module) -> None:
     for part in head.modules():
         if isinstance(part, BertPredictions) and model.config.tie_word_embeddings:
             part.decoder.weight = model.bert.embeddings.word_embeddings.weight
+            part.decoder.bias = part.bias  # else, as in Hugging Face's, nothing uses the latter
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

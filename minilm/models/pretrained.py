@@ -68,6 +68,10 @@ class PretrainedModel(nn.Module):
     config_class: Any = None
     config: Any
 
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
     @classmethod
     def from_pretrained(
         cls: type[M],
@@ -90,7 +94,9 @@ class PretrainedModel(nn.Module):
         Errors: CheckpointError for files that are missing, damaged or do not fit, ConfigError for the configuration.
         """
         folder = found(name)
-        model = cls(read_config(folder, cls.config_class, settings))
+        config = read_config(folder, cls.config_class, settings)
+        with nn.init.undrawn():
+            model = cls(config)
         report = fill(model, read_weights(folder), str(folder), ignore_mismatched_sizes)
         if str(report):
             warnings.warn(f"{folder} and {cls.__name__}: {report}", PretrainedWarning, stacklevel=2)
@@ -179,10 +185,23 @@ def fill(model: PretrainedModel, weights: Mapping[str, Tensor], source: str, ign
         unknown = f"; unexpected: {', '.join(report.unexpected_keys)}" if lost and report.unexpected_keys else ""
         advice = "; ignore_mismatched_sizes=True gives these new values" if faults.mismatched_keys else ""
         raise CheckpointError(f"{source}: does not fit {type(model).__name__}: {words}{unknown}{advice}")
+    for name in report.missing_keys + [name for name, *_ in report.mismatched_keys]:
+        initialise(model.get_submodule(name.rpartition(".")[0]), model.config)
     with no_grad():
         for tensor, value in taken:
             tensor.copy_(value)
     return report
+
+
+def initialise(module: nn.Module, config: Any) -> None:
+    """Initial values: normal with standard deviation `initializer_range`, biases 0, and 0 for padding's row."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(part.weight, std=config.initializer_range)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            part.weight.array[part.padding_idx] = 0
 
 
 def _in_encoder(name: str) -> bool:
