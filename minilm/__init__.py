@@ -161,10 +161,30 @@ from minilm.tensor import Tensor
 
 if TYPE_CHECKING:
     from minilm import data, generation, models, nn, optim, testing, text, train
+    from minilm.models import (
+        BertConfig,
+        BertForMaskedLM,
+        BertForNextSentencePrediction,
+        BertForPreTraining,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertModel,
+    )
+    from minilm.text import BertTokenizer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertModel",
+    "BertTokenizer",
     "Generator",
     "MinilmError",
     "Tensor",
@@ -338,13 +358,27 @@ __all__ = [
 
 # Loaded when first used, so that `import minilm` stays quick.
 _LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
+# And names in such a module that are here too.
+_LAZY_FROM = {
+    "BertConfig": "minilm.models",
+    "BertForMaskedLM": "minilm.models",
+    "BertForNextSentencePrediction": "minilm.models",
+    "BertForPreTraining": "minilm.models",
+    "BertForQuestionAnswering": "minilm.models",
+    "BertForSequenceClassification": "minilm.models",
+    "BertForTokenClassification": "minilm.models",
+    "BertModel": "minilm.models",
+    "BertTokenizer": "minilm.text",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"minilm.{name}")
+    if name in _LAZY_FROM:
+        return getattr(importlib.import_module(_LAZY_FROM[name]), name)
     raise AttributeError(f"module 'minilm' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, *_LAZY_FROM])

@@ -1,5 +1,7 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
+What stands in files of its own (minilm/commands/): pretrain-bert.
+
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
 
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
 
 app = typer.Typer(
@@ -52,7 +55,7 @@ def demo(
     config = TrainConfig.build(
         None, {**settings, **{name: max(count, 1) for name, count in every.items()}, "log_every": 5}
     )
-    _train(lambda: new_run(None, _unused(out), config), "minilm demo: a GPT learns to write like Shakespeare")
+    train_run(lambda: new_run(None, _unused(out), config), "minilm demo: a GPT learns to write like Shakespeare")
 
 
 @app.command()
@@ -122,12 +125,15 @@ def train(
     if resume is not None:
         if corpus is not None or out is not None or config is not None:
             raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
-        return _train(lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}")
+        return train_run(lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}")
     if corpus is None:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
     built = TrainConfig.build(config, given)
     folder = out if out is not None else Path("runs") / corpus.stem
-    return _train(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}")
+    return train_run(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}")
+
+
+app.command()(pretrain_bert)
 
 
 @app.command()
@@ -156,7 +162,7 @@ def generate(
         raise ConfigError(f"seed must be from 0 to 2**64 - {samples}, not {seed}")
     if not prompt:
         raise UsageError("the prompt is empty, and a model continues what it is given")
-    model, tokenizer = load_run(run)
+    model, tokenizer = load_run(run, "gpt")
     context, known = model.config.block_size, len(tokenizer.encode_array(prompt))
     if known + tokens > context:
         note = f"note: the model sees {context} tokens at a time; {known} + {tokens} are more, so it forgets the oldest"
@@ -284,42 +290,32 @@ class UsageError(MinilmError):
     """The command was called with options that do not go together."""
 
 
-def _train(prepare: Any, title: str) -> None:
+def train_run(prepare: Any, title: str) -> None:
     """Prepare a run, train it, draw its picture, and say how to go on."""
     from minilm.train.display import Display
-    from minilm.train.observers import Costs, LogFile, Samples
+    from minilm.train.observers import Costs, LogFile
     from minilm.train.picture import draw_loss
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(title, style="bold", markup=False)
     trainer, corpus = prepare()
     display = Display(console)
-    first = corpus.tokenizer.decode(corpus.tokens[:1])
-    trainer.observers = [
-        LogFile(trainer.folder),
-        Costs(trainer.folder),
-        display,
-        Samples(corpus.tokenizer, display.sample, "\n" if "\n" in _characters(corpus) else first),
-    ]
+    around = corpus.observers(display.sample)
+    trainer.observers = [LogFile(trainer.folder), Costs(trainer.folder), display, *around]
     model = trainer.model
     console.print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.tokens):,} tokens of "
         f"{corpus.tokenizer.vocab_size} kinds, {trainer.config.steps} steps of "
-        f"{trainer.config.batch_size * trainer.config.model.block_size} tokens; Ctrl-C stops, nothing is lost"
+        f"{trainer.config.batch_size * trainer.config.sequence_length} tokens; Ctrl-C stops, nothing is lost"
     )
     try:
         trainer.train()
     finally:
         display.close()
-    picture = draw_loss(trainer.folder, corpus.tokenizer.vocab_size, title)
+    picture = draw_loss(trainer.folder, corpus.guessing(), title)
     _farewell(console, trainer, corpus, picture)
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-def _characters(corpus: Any) -> str:
-    """The beginning of the corpus, to see what a prompt may begin with."""
-    return corpus.tokenizer.decode(corpus.tokens[:2000])
 
 
 def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None) -> None:
@@ -335,7 +331,8 @@ def _farewell(console: Console, trainer: Any, corpus: Any, picture: Path | None)
     else:
         console.print("  no loss curve: matplotlib is not installed (pip install matplotlib)")
     run, minilm = shlex.quote(str(folder)), _program()
-    console.print(f"  let it write  {minilm} generate {run} --prompt {_prompt(corpus)}", markup=False)
+    word, what = corpus.result(folder, minilm)
+    console.print(f"  {word:<13} {what}", markup=False)
     more = "" if p.step < p.steps else f" --set steps={2 * p.steps}"
     console.print(f"  go on         {minilm} train --resume {run}{more}", markup=False)
 
@@ -346,15 +343,6 @@ def _program() -> str:
     if called.name != "minilm" or called.parent == Path() or (found and Path(found).samefile(called)):
         return "minilm"
     return shlex.quote(sys.argv[0])
-
-
-def _prompt(corpus: Any) -> str:
-    """Something that the model can go on with, quoted for a shell: not every text has these letters."""
-    try:
-        corpus.tokenizer.encode("To be")
-    except MinilmError:
-        return shlex.quote(_characters(corpus).split("\n")[0][:8] or _characters(corpus)[0])
-    return '"To be"'
 
 
 def _unused(folder: Path) -> Path:

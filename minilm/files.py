@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -20,7 +21,8 @@ def written_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
     The bytes reach the disk (fsync) before the rename, so that neither a crash nor a full disk
     leaves a half-written file under the final name; what stood there before stays until then.
 
-    Errors: OSError of the file system (no space, no permission), with `path` untouched.
+    Errors: OSError of the file system (no space, no permission), with `path` untouched; only if the folder's own fsync
+    fails does the new file stand there already, whole.
     """
     target = Path(path)
     # Named before it is made: an interrupt may come as soon as it is there, and must know what to take away.
@@ -41,13 +43,17 @@ def written_whole(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; some systems cannot open a folder, and then nothing is lost."""
-    with contextlib.suppress(OSError):
+    """Make the rename itself durable. Errors: OSError, unless the system knows no such thing (Windows)."""
+    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ENOTSUP):
+            error.filename = error.filename or str(folder)
+            raise
 
 
 def checksum(path: Path) -> str:
@@ -79,7 +85,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     with place.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise LockedError(
                 f"{place.parent}: is in use by another process ({file.read().strip() or 'unknown'})"

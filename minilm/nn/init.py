@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,25 @@ from minilm.errors import ConfigError, ShapeError
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
 
+_drawing: contextvars.ContextVar[bool] = contextvars.ContextVar("drawing", default=True)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Within, `uniform_` and `normal_` leave tensors as they are: for a model whose weights come from a file."""
+    token = _drawing.set(False)
+    try:
+        yield
+    finally:
+        _drawing.reset(token)
+
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform from a up to b. Errors: ConfigError if a is above b."""
     if not a <= b:
         raise ConfigError(f"uniform_: from {a} to {b} there is nothing")
+    if not _drawing.get():
+        return tensor
     drawn = random.rand(*tensor.shape, dtype=tensor.dtype, generator=generator)
     drawn.array *= b - a
     drawn.array += a
@@ -27,6 +44,8 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
     """Normal with this mean and standard deviation. Errors: ConfigError for a negative std."""
     if not std >= 0:
         raise ConfigError(f"normal_: std must be at least 0, not {std}")
+    if not _drawing.get():
+        return tensor
     drawn = random.randn(*tensor.shape, dtype=tensor.dtype, generator=generator)
     drawn.array *= std
     drawn.array += mean

@@ -5,6 +5,7 @@ Source: Chen, Xu, Zhang & Guestrin 2016, "Training deep nets with sublinear memo
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from minilm import random
@@ -14,18 +15,19 @@ from minilm.modes import enable_grad
 from minilm.tensor import Tensor
 
 
-def recompute(module: Any, *inputs: Tensor) -> Tensor:
-    """`module(*inputs)`, of which only the inputs are kept; the backward computes what lies between once more.
+def recompute(module: Any, *inputs: Tensor, **options: Any) -> Tensor:
+    """`module(*inputs, **options)`, of which only the inputs are kept; the backward computes the rest once more.
 
     Dropout drops the same the second time. The module's parameters get their gradients as without it, to the bit.
 
     Args:
         module: a Module that gives one Tensor and changes nothing else.
-        inputs: Tensors.
+        inputs: Tensors. options: what else the module takes, through which no gradient flows.
     Errors: AutogradError from a second derivative through it, which it has not.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return _Recomputed.apply(module, len(inputs), *inputs, *parameters)
+    call = functools.partial(module, **options) if options else module
+    return _Recomputed.apply(call, len(inputs), *inputs, *parameters)
 
 
 class _Recomputed(Function):

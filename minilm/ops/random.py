@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm import random
+from minilm import kernels, random
 from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.ops.inplace import check_writable, overwrite
@@ -66,6 +66,21 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Gen
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, from 0 to 1, not {p}")
     return Dropout.apply(x, keep_mask(x.shape, p, generator), p) if training and p else x
+
+
+def dropout_rows(x: Any, p: float, shape: tuple[int, int], places: Any = None) -> Any:
+    """Dropout of rows x (N, C), which stand at `places` (N) among the B T of an array (B, T, C); None for all.
+
+    Each row draws from a stream of its own (`kernels.keep_rows`): a row drops the same whichever others are there, and
+    as in `random.examples` whichever part of the batch. Errors: ValueError for p outside 0 ... 1.
+    """
+    if not p:
+        return x
+    key, part = dropout_key(p), random.current_part()
+    B, T = shape
+    first = part.first * T if part is not None and part.count == B else 0
+    keep = kernels.keep_rows(key, first, B * T, x.shape[-1], p)
+    return Dropout.apply(x, Tensor(keep if places is None else keep[places]), p)
 
 
 class Multinomial(

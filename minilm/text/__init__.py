@@ -5,11 +5,21 @@ from __future__ import annotations
 import os
 
 from minilm.errors import DataError
+from minilm.text.batch_encoding import BatchEncoding
 from minilm.text.bpe import BPETokenizer
 from minilm.text.char import CharTokenizer
 from minilm.text.tokenizer import StreamDecoder, Tokenizer, parse, read_file
+from minilm.text.wordpiece import BertTokenizer
 
-__all__ = ["BPETokenizer", "CharTokenizer", "StreamDecoder", "Tokenizer", "load_tokenizer"]
+__all__ = [
+    "BPETokenizer",
+    "BatchEncoding",
+    "BertTokenizer",
+    "CharTokenizer",
+    "StreamDecoder",
+    "Tokenizer",
+    "load_tokenizer",
+]
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -19,8 +29,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
     """
     content = read_file(path)
     model = parse(content, str(path))["model"]
-    kinds: dict[object, type[Tokenizer]] = {"WordLevel": CharTokenizer, "BPE": BPETokenizer}
-    kind = model.get("type", "BPE" if "merges" in model else None)  # GPT-2's own file has no type
+    kinds: dict[object, type[Tokenizer]] = {"WordLevel": CharTokenizer, "BPE": BPETokenizer, "WordPiece": BertTokenizer}
+    # Older files have no type: GPT-2's own is known by its merges, BERT's by the mark of pieces within words.
+    untyped = "BPE" if "merges" in model else "WordPiece" if "continuing_subword_prefix" in model else None
+    kind = model.get("type", untyped)
     if kind not in kinds:
         raise DataError(f"{path}: the model is {kind!r}; known are {', '.join(map(repr, kinds))}")
     return kinds[kind].from_json(content, str(path))

@@ -11,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilm.errors import DataError
-from minilm.text.reading import last_cut, read_chunks, word_pieces
-from minilm.text.tokenizer import FILE_NAME, Tokenizer, parse
+from minilm.text.reading import PIECE, cut_pieces, read_chunks, word_pieces
+from minilm.text.tokenizer import FILE_NAME, Tokenizer, check_surrogates, parse
 
 if TYPE_CHECKING:
     import tokenizers
-
-# Large enough to keep both the call's cost and the library's per-text bookkeeping small.
-PIECE = 1 << 16
 
 
 class BPETokenizer(Tokenizer):
@@ -104,9 +101,9 @@ class BPETokenizer(Tokenizer):
     def encode_array(self, text: str) -> NDArray[np.unsignedinteger[Any]]:
         """The token ids of `text`, shape (N,). Errors: DataError for a lone surrogate."""
         try:
-            batch = self._backend.encode_batch_fast(list(_pieces(text)), add_special_tokens=False)
+            batch = self._backend.encode_batch_fast(list(cut_pieces(text, PIECE)), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
-            _check_surrogates(text)
+            check_surrogates(text)
             raise
         if not batch:
             return np.empty(0, self.dtype)
@@ -221,25 +218,6 @@ def _check_training(vocab_size: int, special_tokens: Sequence[str]) -> None:
 
 def _has_blank(token: str) -> bool:
     return any(character.isspace() for character in token)
-
-
-def _check_surrogates(text: str) -> None:
-    for i, character in enumerate(text):
-        if "\ud800" <= character <= "\udfff":
-            raise DataError(f"U+{ord(character):04X} at position {i} is a lone surrogate, no character")
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text at words, so that the library encodes the pieces side by side."""
-    start = 0
-    while len(text) - start > PIECE:
-        cut = last_cut(text[start : start + PIECE])
-        if not cut:
-            break
-        yield text[start : start + cut]
-        start += cut
-    if start < len(text):
-        yield text[start:]
 
 
 class _NotEmpty:

@@ -11,6 +11,8 @@ from typing import IO
 from minilm.errors import DataError
 
 CHUNK_BYTES = 1 << 20
+# Large enough to keep both the cost of a call and the tokenizers library's per-text bookkeeping small.
+PIECE = 1 << 16
 
 
 def read_chunks(
@@ -132,3 +134,16 @@ def word_pieces(chunks: Iterable[str], longest: int = 1 << 26) -> Iterator[str]:
             )
     if held:
         yield held
+
+
+def cut_pieces(text: str, longest: int = PIECE) -> Iterator[str]:
+    """Cut a long text at words, so that the tokenizers library encodes the pieces side by side."""
+    start = 0
+    while len(text) - start > longest:
+        cut = last_cut(text[start : start + longest])
+        if not cut:
+            break
+        yield text[start : start + cut]
+        start += cut
+    if start < len(text):
+        yield text[start:]

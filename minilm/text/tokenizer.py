@@ -167,3 +167,12 @@ def parse(content: str, source: str) -> dict[str, Any]:
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise DataError(f'{source}: has no "model", so it is no tokenizer.json')
     return data
+
+
+def check_surrogates(text: str) -> None:
+    """Errors: DataError for a lone surrogate, naming it and its position."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"U+{ord(text[error.start]):04X} at position {error.start}"
+        raise DataError(f"{where} is a lone surrogate, no character") from None

@@ -19,7 +19,10 @@ IGNORED = -100  # a target that is none, as in cross_entropy
 
 
 class Data(Protocol):
-    """What a Trainer learns from. Batches are tuples of arrays, whose first axis is that of examples; targets last."""
+    """What a Trainer learns from. Batches are tuples of arrays, whose first axis is that of examples; targets last.
+
+    A model whose loss has several parts finds the targets of each in an array of its own, in the same order.
+    """
 
     def batch(self, step: int) -> Batch:
         """The batch of that step."""
@@ -30,9 +33,18 @@ class Data(Protocol):
         ...
 
 
-def targets_in(batch: Batch) -> int:
-    """How many targets a batch has: the elements of its last array that are not IGNORED."""
-    return int(np.count_nonzero(np.asarray(batch[-1]) != IGNORED))
+def targets_in(batch: Batch, array: int = -1) -> int:
+    """How many targets a batch has in its array of that number: the elements that are not IGNORED."""
+    return int(np.count_nonzero(np.asarray(batch[array]) != IGNORED))
+
+
+def tokens_in(batch: Batch) -> int:
+    """How many tokens a model reads in a batch: the elements of its first array, or its examples if they are no tokens.
+
+    What is padding or no target counts too, since it is computed.
+    """
+    first = np.asarray(batch[0])
+    return int(first.size) if np.issubdtype(first.dtype, np.integer) else len(first)
 
 
 @dataclass

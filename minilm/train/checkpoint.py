@@ -1,7 +1,7 @@
 """Checkpoints: each a file with all that a run needs to go on as if it had never stopped.
 
     RUN/checkpoints/step-00000500.safetensors   weights, the optimiser's memory, where the run stands
-    RUN/config.json                             the run's TrainConfig
+    RUN/config.json                             the run's RunConfig
     RUN/tokenizer.json                          how text becomes tokens
     RUN/tokens.bin                              the corpus as tokens
 
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ import numpy as np
 
 from minilm import __version__
 from minilm.errors import CheckpointError, ConfigError, DamagedError, MinilmError
-from minilm.models.gpt import GPT, GPTConfig
-from minilm.serialization import load_metadata, load_with_metadata, save
+from minilm.serialization import load_metadata, load_with_metadata, pieces, save
 from minilm.tensor import Tensor
 from minilm.text import load_tokenizer
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
 from minilm.text.tokenizer import Tokenizer
-from minilm.train.config import TrainConfig
+from minilm.train.config import RunConfig
 from minilm.train.progress import Progress
+from minilm.train.tasks import config_from, task
 from minilm.train.trainer import DivergedError, Trainer
 
 FOLDER = "checkpoints"
@@ -44,11 +45,13 @@ class CheckpointWarning(UserWarning):
     """A checkpoint is damaged, and an older one serves in its place."""
 
 
-def save_checkpoint(trainer: Trainer, folder: Path) -> Path:
+def save_checkpoint(trainer: Trainer, folder: Path, progress: Callable[[float], None] | None = None) -> Path:
     """Write the trainer's state to `folder`, then remove checkpoints that are no longer to be kept.
 
     The newest `config.keep_checkpoints` are kept, the first, and the one with the best validation loss.
 
+    Args:
+        progress: called again and again with the share that is done, from 0 to 1.
     Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoints untouched.
     """
     p = trainer.progress
@@ -72,7 +75,15 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> Path:
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     path = place / f"step-{p.step:08d}{f'+{p.examples}' if p.examples else ''}.safetensors"
-    save(tensors, path, {"minilm": record, "sha256": _checksum(tensors, record)})
+    total, done = 2 * sum(tensor.array.nbytes for tensor in tensors.values()), 0  # each byte is hashed and written
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done / total)
+
+    save(tensors, path, {"minilm": record, "sha256": _checksum(tensors, record, count)}, count)
     _remove_old(place, trainer.config.keep_checkpoints, p.best_checkpoint)
     return path
 
@@ -109,13 +120,15 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
     return tensors, counts
 
 
-def _checksum(tensors: dict[str, Tensor], record: str) -> str:
-    """SHA-256 over all that a checkpoint holds."""
+def _checksum(tensors: dict[str, Tensor], record: str, progress: Callable[[int], None] = lambda size: None) -> str:
+    """SHA-256 over all that a checkpoint holds; `progress` is told the size of each piece."""
     digest = hashlib.sha256(record.encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name].array)
-        digest.update(f"{name} {array.dtype.str} {tensors[name].shape}".encode())
-        digest.update(array.data if array.size else b"")
+        array = tensors[name].array
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        for piece in pieces(array):
+            digest.update(piece)
+            progress(len(piece))
     return digest.hexdigest()
 
 
@@ -126,14 +139,19 @@ def _remove_old(place: Path, keep: int, best: int | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
-    """The model and tokenizer of a run, ready to generate: with the averaged weights, if the run averaged them.
+def load_run(folder: str | os.PathLike[str], kind: str | None = None) -> tuple[Any, Tokenizer]:
+    """The model and tokenizer of a run, ready to use: with the averaged weights, if the run averaged them.
 
+    Args:
+        kind: the kind of run (`tasks.py`) that it must be; None for any.
     Errors: CheckpointError or DataError that names the file that is missing, cut short or does not fit.
     """
     place = run_folder(folder)
     path, tensors, record = newest(place)
-    model = _model(path, tensors, record)
+    config = config_of(path, record)
+    if kind not in (None, config.task):
+        raise CheckpointError(f"{place}: is a run that trains a {config.task}, and a {kind} is needed")
+    model = _model(path, config, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -142,7 +160,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPT, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def read_config(folder: str | os.PathLike[str]) -> TrainConfig:
+def read_config(folder: str | os.PathLike[str]) -> RunConfig:
     """The configuration that the checkpoint in `folder` was written with. Errors: as `load_run`."""
     place = run_folder(folder)
     path, _, record = newest(place)
@@ -167,7 +185,8 @@ def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: di
     try:
         progress = Progress.from_dict(record["progress"], trainer.config.steps)
         average = _numbered(tensors, _AVERAGE, parameters) if trainer.average is not None else []
-        gradients = _numbered(tensors, _GRADIENT, parameters) if progress.examples else []
+        held = [i for i in range(len(parameters)) if f"{_GRADIENT}{i}" in tensors]  # others had none yet
+        gradients = dict(zip(held, _numbered(tensors, _GRADIENT, parameters, held)))
         updates = record["optimizer"].get("average.updates", 0)
         counts = {name: value for name, value in record["optimizer"].items() if not name.startswith(_AVERAGE)}
         trainer.optimizer.load_state_dict(
@@ -182,17 +201,21 @@ def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: di
     trainer.progress = progress
     if trainer.average is not None:
         trainer.average.values, trainer.average.updates = [t.array for t in average], updates
-    for parameter, gradient in zip(parameters, gradients):
-        parameter.grad = gradient
+    for i, parameter in enumerate(parameters):
+        parameter.grad = gradients.get(i)
 
 
-def _numbered(tensors: dict[str, Tensor], prefix: str, parameters: list[Any]) -> list[Tensor]:
-    """One tensor for each parameter. Errors: ValueError for one that is missing or of another shape."""
-    found = [tensors.get(f"{prefix}{i}") for i in range(len(parameters))]
-    for i, (tensor, parameter) in enumerate(zip(found, parameters)):
-        if tensor is None or tensor.shape != parameter.shape:
+def _numbered(
+    tensors: dict[str, Tensor], prefix: str, parameters: list[Any], which: Iterable[int] | None = None
+) -> list[Tensor]:
+    """A tensor for each parameter, or for `which` of them. Errors: ValueError for one missing or of another shape."""
+    found = []
+    for i in range(len(parameters)) if which is None else which:
+        tensor = tensors.get(f"{prefix}{i}")
+        if tensor is None or tensor.shape != parameters[i].shape:
             raise ValueError(f"the tensor {prefix}{i} is missing or does not fit")
-    return [tensor for tensor in found if tensor is not None]
+        found.append(tensor)
+    return found
 
 
 def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict[int, dict[str, Any]]:
@@ -208,7 +231,7 @@ def _optimizer_memory(tensors: dict[str, Tensor], steps: dict[str, int]) -> dict
     return memory
 
 
-def _distinct(model: GPT) -> dict[str, Tensor]:
+def _distinct(model: Any) -> dict[str, Tensor]:
     """The model's tensors, tied ones once, under the first of their names."""
     seen: dict[int, str] = {}
     return {
@@ -216,7 +239,7 @@ def _distinct(model: GPT) -> dict[str, Tensor]:
     }
 
 
-def _weights(path: Path, model: GPT, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _weights(path: Path, model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state for `load_state_dict`, tied names filled in. Errors: CheckpointError for a missing tensor or shape."""
     own = model.state_dict()
     first: dict[int, str] = {}
@@ -297,17 +320,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def config_of(path: Path, record: dict[str, Any]) -> TrainConfig:
+def config_of(path: Path, record: dict[str, Any]) -> RunConfig:
     """The configuration in a checkpoint's record. Errors: CheckpointError."""
     try:
-        return TrainConfig.from_dict(record["config"])
+        return config_from(record["config"])
     except (ConfigError, KeyError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from None
 
 
-def _model(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GPT:
+def _model(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
     try:
-        model = GPT(GPTConfig.from_dict(record["model"]))
+        model = task(config.task).model(type(config.model).from_dict(record["model"]))
     except (MinilmError, KeyError) as error:
         raise CheckpointError(f"{path}: its model cannot be built: {error}") from None
     model.load_state_dict(_weights(path, model, tensors))
@@ -318,6 +341,6 @@ def _model(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> GP
     return model
 
 
-def with_vocabulary(config: TrainConfig, vocab_size: int) -> GPTConfig:
+def with_vocabulary(config: RunConfig, vocab_size: int) -> Any:
     """The model's shape with the tokenizer's number of tokens."""
     return replace(config.model, vocab_size=vocab_size)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from minilm.errors import ConfigError
 from minilm.files import written_whole
@@ -20,19 +20,15 @@ from minilm.optim.schedule import Schedule, warmup_cosine
 
 FILE_NAME = "config.json"
 
-
-def _small_gpt() -> GPTConfig:
-    return GPTConfig(vocab_size=1, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
+R = TypeVar("R", bound="RunConfig")
 
 
 @dataclass
-class TrainConfig(Config):
-    """A training run of a GPT on a text.
+class RunConfig(Config):
+    """What every training run has, whatever it trains; a kind of run adds its model and its data.
 
     Attributes:
-        model: the model's shape; its vocab_size follows from the tokenizer.
-        tokenizer: "char", one token for each character, or "bpe", byte-level pairs.
-        bpe_vocab_size: how many tokens a "bpe" tokenizer learns.
+        task: the kind of run, as in `tasks.py`.
         train_fraction: the share of the text, from its beginning, to learn from; the rest validates.
         batch_size: B, sequences in a step.
         micro_batch_size: how many of them are in memory at a time, their gradients added up; 0 for all.
@@ -47,16 +43,17 @@ class TrainConfig(Config):
         patience: evaluations in a row without a better loss after which training ends; 0 for any number.
         target_loss: the validation loss whose time is recorded, the first time that it is reached; 0 for none.
         on_nan: what a loss or gradient that is no finite number does: "stop" the run, or "skip" the batch.
-        sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
         checkpoint_every: every so many steps a checkpoint; the last step always writes one.
         keep_checkpoints: how many of the newest are kept, beside the first and the best.
         log_every: every so many steps a line in log.jsonl.
         seed: of the initial values, the batches, dropout and samples.
     """
 
-    model: GPTConfig = field(default_factory=_small_gpt)
-    tokenizer: str = "char"
-    bpe_vocab_size: int = 2048
+    TASK: ClassVar[str] = ""
+    VOCABULARY: ClassVar[str] = ""  # which key says how large it is, in place of model.vocab_size
+
+    model: Any = None
+    task: str = ""
     train_fraction: float = 0.9
     batch_size: int = 12
     micro_batch_size: int = 0
@@ -76,8 +73,6 @@ class TrainConfig(Config):
     patience: int = 0
     target_loss: float = 0.0
     on_nan: str = "stop"
-    sample_every: int = 500
-    sample_length: int = 200
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     log_every: int = 10
@@ -85,8 +80,7 @@ class TrainConfig(Config):
 
     def check(self) -> None:
         """Raise ConfigError for a run that makes no sense."""
-        self.require("tokenizer", self.tokenizer in ("char", "bpe"), "'char' or 'bpe'")
-        self.require("bpe_vocab_size", self.bpe_vocab_size >= 257, "at least 257 (256 bytes and a pair)")
+        self.require("task", self.task == self.TASK, repr(self.TASK))
         self.require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
         for name in (
             "batch_size",
@@ -109,8 +103,6 @@ class TrainConfig(Config):
             "warmup_steps",
             "weight_decay",
             "grad_clip",
-            "sample_every",
-            "sample_length",
         ):
             self.require(name, 0 <= getattr(self, name) < float("inf"), "at least 0")
         self.require("learning_rate", 0 < self.learning_rate < float("inf"), "above 0")
@@ -123,6 +115,11 @@ class TrainConfig(Config):
             self.require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self.require("seed", 0 <= self.seed < 2**64, "from 0 to 2**64 - 1")
 
+    @property
+    def sequence_length(self) -> int:
+        """T, the tokens of an example."""
+        raise NotImplementedError
+
     def schedule(self) -> Schedule:
         """The factor on the learning rate at each step."""
         warmup = min(self.warmup_steps, self.steps - 1)
@@ -134,9 +131,7 @@ class TrainConfig(Config):
             file.write(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
-    def build(
-        cls, file: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> TrainConfig:
+    def build(cls: type[R], file: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | None = None) -> R:
         """From the defaults, a JSON file over them, and dotted settings such as {"model.n_layer": 6} over both.
 
         Errors: ConfigError for a file that is missing or no JSON object, and for what `from_dict` refuses.
@@ -144,16 +139,55 @@ class TrainConfig(Config):
         values: dict[str, Any] = {} if file is None else _read(Path(file))
         settings = dict(settings or {})
         if "model.vocab_size" in settings:
-            raise ConfigError("model.vocab_size follows from the tokenizer; of a bpe tokenizer set bpe_vocab_size")
+            raise ConfigError(f"model.vocab_size follows from the tokenizer; {cls.VOCABULARY}")
         values = merged(values, settings)
         if isinstance(values.get("model", {}), dict):  # a group given in part keeps our defaults for the rest
-            values["model"] = {**_small_gpt().to_dict(), **values.get("model", {})}
+            values["model"] = {**cls().model.to_dict(), **values.get("model", {})}
         try:
             return cls.from_dict(values)
         except ConfigError as error:
             if file is None:
                 raise
             raise ConfigError(f"{file}{' and the settings' if settings else ''}: {error}") from None
+
+
+def _small_gpt() -> GPTConfig:
+    return GPTConfig(vocab_size=1, block_size=64, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False)
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """A training run of a GPT on a text.
+
+    Attributes:
+        model: the model's shape; its vocab_size follows from the tokenizer.
+        tokenizer: "char", one token for each character, or "bpe", byte-level pairs.
+        bpe_vocab_size: how many tokens a "bpe" tokenizer learns.
+        sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
+    """
+
+    TASK: ClassVar[str] = "gpt"
+    VOCABULARY: ClassVar[str] = "of a bpe tokenizer set bpe_vocab_size"
+
+    model: GPTConfig = field(default_factory=_small_gpt)
+    task: str = TASK
+    tokenizer: str = "char"
+    bpe_vocab_size: int = 2048
+    sample_every: int = 500
+    sample_length: int = 200
+
+    def check(self) -> None:
+        """Raise ConfigError for a run that makes no sense."""
+        self.require("tokenizer", self.tokenizer in ("char", "bpe"), "'char' or 'bpe'")
+        self.require("bpe_vocab_size", self.bpe_vocab_size >= 257, "at least 257 (256 bytes and a pair)")
+        for name in ("sample_every", "sample_length"):
+            self.require(name, getattr(self, name) >= 0, "at least 0")
+        super().check()
+
+    @property
+    def sequence_length(self) -> int:
+        """T, the tokens of an example."""
+        return self.model.block_size
 
 
 def _read(path: Path) -> dict[str, Any]:

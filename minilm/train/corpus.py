@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,9 @@ from minilm.files import checksum, written_whole
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME, Tokenizer
+from minilm.train.batches import RandomBlocks
 from minilm.train.config import TrainConfig
+from minilm.train.observers import Observer, Samples
 
 TOKENS = "tokens.bin"
 SHARDS = "shards.json"  # in place of TOKENS, where they are
@@ -47,6 +51,36 @@ class Corpus:
                     f"Give more text, or a smaller model.block_size"
                 )
         return CausalBlocks(train, block_size, stride=1), CausalBlocks(validation, block_size, stride=1)
+
+    def data(self, config: TrainConfig) -> RandomBlocks:
+        """Random windows, for a Trainer. Errors: as `blocks`."""
+        train, validate = self.blocks(config.model.block_size)
+        return RandomBlocks(train, validate, config.batch_size, config.seed)
+
+    def guessing(self) -> tuple[str, float]:
+        """The loss of a model to which all tokens are alike, in words and in nats."""
+        V = self.tokenizer.vocab_size
+        return f"ln {V}", math.log(V)
+
+    def observers(self, show: Callable[[int, str], None]) -> list[Observer]:
+        """The model writes now and then: `show(step, text)`."""
+        first = self.tokenizer.decode(self.tokens[:1])
+        return [Samples(self.tokenizer, show, "\n" if "\n" in self._beginning() else first)]
+
+    def result(self, folder: Path, minilm: str) -> tuple[str, str]:
+        """The command with which the run in `folder` writes; `minilm` is how this program is called."""
+        return "let it write", f"{minilm} generate {shlex.quote(str(folder))} --prompt {self._prompt()}"
+
+    def _beginning(self) -> str:
+        return self.tokenizer.decode(self.tokens[:2000])
+
+    def _prompt(self) -> str:
+        """Something that the model can go on with, quoted for a shell: not every text has these letters."""
+        try:
+            self.tokenizer.encode("To be")
+        except DataError:
+            return shlex.quote(self._beginning().split("\n")[0][:8] or self._beginning()[0])
+        return '"To be"'
 
     def checksum(self) -> str:
         """SHA-256 of the tokens: all of them are read. Errors: DataError for a damaged shard; OSError."""

@@ -52,6 +52,9 @@ class Display(Observer):
             self._live.update(self._task, completed=p.step, description=f"{self._line(trainer)}\n{more}")
         if p.step % config.eval_every == 0 or p.step == config.steps:
             self.console.print(Text(self._line(trainer)), highlight=False)
+            if p.measures:
+                found = (f"{name.replace('_', ' ')} {value:.1%}" for name, value in p.measures.items())
+                self.console.print(Text(f"{' ' * (2 * len(str(p.steps)) + 8)}{'  '.join(found)}"), highlight=False)
 
     def interrupted(self, trainer: Trainer) -> None:
         """Say that it was heard, and what a second one would do."""

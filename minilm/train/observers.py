@@ -31,6 +31,9 @@ class Observer:
     def stepped(self, trainer: Trainer) -> None:
         """A step was done, and its evaluation if one was due."""
 
+    def saving(self, trainer: Trainer, share: float) -> None:
+        """A checkpoint is being written, of which this share, from 0 to 1, is done: again and again."""
+
     def saved(self, trainer: Trainer) -> None:
         """A checkpoint was written."""
 
@@ -69,10 +72,11 @@ class LogFile(Observer):
             "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
             "learning_rate": p.learning_rate,
             "gradient_norm": round(p.gradient_norm, 6),
-            "tokens": p.targets,
+            "tokens": p.tokens,
         }
         if evaluated:
             line["validation_loss"] = p.validation_loss
+            line.update(p.measures)
         if p.skipped:
             line["skipped"] = p.skipped
         timing = {
@@ -111,9 +115,9 @@ class Costs(Observer):
         joules = None if now is None or self._meter is None else max(0.0, now - self._meter)
         record = {
             "steps": p.step,
-            "tokens": p.targets,
+            "tokens": p.tokens,
             "seconds": round(p.seconds, 3),
-            "flops": None if per_token is None else p.targets * per_token(),
+            "flops": None if per_token is None else p.tokens * per_token(),
             "peak_memory": max(peak_memory(), self._before.get("peak_memory") or 0),
             "joules": None if joules is None else round(joules + (self._before.get("joules") or 0), 1),
             "seconds_to_target": p.seconds_to_target,
@@ -182,7 +186,8 @@ class Samples(Observer):
 
     def stepped(self, trainer: Trainer) -> None:
         """Write a text if one is due."""
-        p, config = trainer.progress, trainer.config
+        p = trainer.progress
+        config: Any = trainer.config  # a TrainConfig
         if trainer.interrupted:
             return  # nobody waits for a text now
         if config.sample_every and config.sample_length and (p.step % config.sample_every == 0 or p.step == p.steps):
@@ -190,12 +195,13 @@ class Samples(Observer):
 
     def text(self, trainer: Trainer) -> str:
         """A text by the model as it is now; the same one every time."""
+        config: Any = trainer.config
         pieces = generate_text(
             trainer.model,
             self.tokenizer,
             self.prompt,
-            trainer.config.sample_length,
+            config.sample_length,
             temperature=0.8,
-            seed=trainer.config.seed,
+            seed=config.seed,
         )
         return self.prompt + "".join(pieces)

@@ -15,9 +15,11 @@ from minilm.train.observers import LOG, TIMING, read_log
 FILE_NAME = "loss.png"
 
 
-def draw_loss(folder: Path, vocab_size: int, title: str) -> Path | None:
+def draw_loss(folder: Path, guessing: tuple[str, float], title: str) -> Path | None:
     """Draw RUN/loss.png from RUN/log.jsonl; None where matplotlib is not installed.
 
+    Args:
+        guessing: the loss of a model that knows nothing, in words ("ln 84") and in nats.
     Errors: OSError of the file system.
     """
     try:
@@ -29,7 +31,7 @@ def draw_loss(folder: Path, vocab_size: int, title: str) -> Path | None:
 
     lines = read_log(folder / LOG)
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
-    _draw(axes, lines, vocab_size)
+    _draw(axes, lines, guessing)
     axes.set_title(title, parse_math=False)  # a $ in a file's name is no formula
     path = folder / FILE_NAME
     _save(figure, path)
@@ -93,13 +95,14 @@ def _save(figure: Any, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw(axes: Any, lines: list[dict[str, Any]], vocab_size: int) -> None:
+def _draw(axes: Any, lines: list[dict[str, Any]], guessing: tuple[str, float]) -> None:
     train = [(line["step"], line["loss"]) for line in lines if line["loss"] is not None]
     validation = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
-    axes.axhline(math.log(vocab_size), color="#999999", linewidth=0.8, linestyle=":")
+    words, nats = guessing
+    axes.axhline(nats, color="#999999", linewidth=0.8, linestyle=":")
     axes.annotate(
-        f"guessing: ln {vocab_size} = {math.log(vocab_size):.2f}",
-        (1, math.log(vocab_size)),
+        f"guessing: {words} = {nats:.2f}",
+        (1, nats),
         xycoords=("axes fraction", "data"),
         xytext=(-6, -12),
         textcoords="offset points",

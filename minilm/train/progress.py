@@ -16,13 +16,14 @@ class Progress:
         examples, partial_loss: of the step in hand, how many examples were worked off, and their share of its loss.
         loss: the mean training loss of the last `log_every` steps, in nats per target. recent: those since then.
         validation_loss: as last measured; None before. best_validation_loss: the least so far.
+        measures: what else was measured with it, by name, such as an accuracy.
         evaluated_at: the step at which it was measured. best_checkpoint: the step of the best one that was saved.
         seconds_to_target: the seconds that were spent when the target loss was first reached; None before.
         worse: evaluations in a row without a new best. stopped: whether these were so many that training ended.
         learning_rate: of the last step. gradient_norm: of the last step, before clipping.
-        skipped: steps that were left out since their loss or gradient was no finite number.
-        targets: learnt from so far.
-        tokens_per_second: targets over the last steps, without evaluations and samples.
+        skipped: steps that changed nothing: the loss or gradient was no finite number, or the batch had no target.
+        targets: learnt from so far, in all parts of the loss. tokens: read so far, padding included.
+        tokens_per_second: over the last steps, without evaluations and samples.
         seconds: spent in steps so far, over all sessions of the run.
     """
 
@@ -33,6 +34,7 @@ class Progress:
     loss: float = math.nan
     validation_loss: float | None = None
     best_validation_loss: float = math.inf
+    measures: dict[str, float] = field(default_factory=dict)
     evaluated_at: int | None = None
     best_checkpoint: int | None = None
     seconds_to_target: float | None = None
@@ -42,6 +44,7 @@ class Progress:
     gradient_norm: float = 0.0
     skipped: int = 0
     targets: int = 0
+    tokens: int = 0
     tokens_per_second: float = 0.0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list, repr=False)
@@ -61,12 +64,12 @@ class Progress:
         """At the speed so far; infinite before the first step."""
         return self.seconds / self.step * (self.steps - self.step) if self.step else math.inf
 
-    def stepped(self, targets: int, seconds: float) -> None:
-        """A step was done, on so many targets, in the time since its last interruption."""
+    def stepped(self, tokens: int, seconds: float) -> None:
+        """A step was done, on so many tokens, in the time since its last interruption."""
         self.step += 1
         self.examples, self.partial_loss = 0, 0.0
-        self.targets += targets
-        speed = targets / seconds
+        self.tokens += tokens
+        speed = tokens / seconds
         self.tokens_per_second += (speed - self.tokens_per_second) * (0.1 if self.tokens_per_second else 1)
 
     def evaluated(self, loss: float, patience: int, target: float) -> None:

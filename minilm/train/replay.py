@@ -10,9 +10,9 @@ import numpy as np
 
 from minilm.errors import ConfigError
 from minilm.modes import no_grad
-from minilm.tensor import Tensor
 from minilm.train.batches import Batch
 from minilm.train.corpus import Corpus
+from minilm.train.objective import mean_loss
 from minilm.train.run import restored_run
 from minilm.train.trainer import Trainer, precision
 
@@ -60,7 +60,7 @@ def _losses(model: Any, batch: Batch) -> list[float]:
     """The loss of each example, without dropout."""
     model.eval()
     with no_grad():
-        found = [model.loss(*(Tensor(x[i : i + 1]) for x in batch)).item() for i in range(len(batch[0]))]
+        found = [mean_loss(model, [tuple(x[i : i + 1] for x in batch)]) for i in range(len(batch[0]))]
     model.train()
     return found
 

@@ -1,4 +1,4 @@
-"""A run from a text to a folder: what `minilm train` and `minilm demo` do, without the command line."""
+"""A run from a text to a folder: what `minilm train`, `demo` and `pretrain-bert` do, without the command line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import Any
 from minilm import __version__, random
 from minilm.errors import CheckpointError, ConfigError
 from minilm.files import LOCK, locked
-from minilm.models.gpt import GPT
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
-from minilm.train.batches import RandomBlocks
 from minilm.train.checkpoint import (
     FOLDER,
     config_of,
@@ -25,13 +23,16 @@ from minilm.train.checkpoint import (
     with_vocabulary,
 )
 from minilm.train.config import FILE_NAME as CONFIG
-from minilm.train.config import TrainConfig
-from minilm.train.corpus import SHARDS, TOKENS, Corpus
+from minilm.train.config import RunConfig
+from minilm.train.corpus import SHARDS, TOKENS
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
+from minilm.train.pretraining import PRETRAINED, SENTENCES
+from minilm.train.tasks import config_from, task
 from minilm.train.trainer import Trainer
 
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SHARDS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
+# What a run writes into its folder.
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, PRETRAINED)
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
@@ -43,12 +44,12 @@ _MAY_CHANGE = (
 def new_run(
     source: str | os.PathLike[str] | None,
     folder: Path,
-    config: TrainConfig,
+    config: RunConfig,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Trainer, Corpus]:
-    """A trainer for a fresh run in `folder`, which is made; `source` None is the Shakespeare that ships.
+) -> tuple[Trainer, Any]:
+    """A trainer for a fresh run in `folder`, which is made, and its corpus; `config` says of which kind it is.
 
-    `source` may be a folder of shards too, whose tokens are not copied.
+    `source` None is the Shakespeare that ships. It may be a folder of shards too, whose tokens are not copied.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 
@@ -67,8 +68,8 @@ def new_run(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            corpus = Corpus.prepare(source, folder, config, progress)
-            data = _data(corpus, config)
+            corpus = task(config.task).corpus.prepare(source, folder, config, progress)
+            data = corpus.data(config)
             config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
             config.save(folder)
             random.manual_seed(config.seed)
@@ -88,9 +89,9 @@ def new_run(
     return trainer, corpus
 
 
-def _model(config: TrainConfig) -> GPT:
+def _model(config: RunConfig) -> Any:
     try:
-        return GPT(config.model)
+        return task(config.task).model(config.model)
     except (ValueError, OverflowError) as error:  # NumPy's, for more than an array can hold
         raise ConfigError(f"the model cannot be built: {error}") from None
 
@@ -100,7 +101,7 @@ def taken(folder: Path) -> str | None:
     return next((name for name in FILES if (folder / name).exists()), None)
 
 
-def continued_run(folder: Path, settings: Mapping[str, Any], allow: Collection[str] = ()) -> tuple[Trainer, Corpus]:
+def continued_run(folder: Path, settings: Mapping[str, Any], allow: Collection[str] = ()) -> tuple[Trainer, Any]:
     """A trainer that goes on with the run in `folder`.
 
     Args:
@@ -133,16 +134,16 @@ def continued_run(folder: Path, settings: Mapping[str, Any], allow: Collection[s
 
 def restored_run(
     folder: Path, until: int | None = None, settings: Mapping[str, Any] | None = None, allow: Collection[str] = ()
-) -> tuple[Trainer, Corpus]:
+) -> tuple[Trainer, Any]:
     """A trainer as the newest checkpoint of the run in `folder` left it; nothing in the folder is changed.
 
     Args:
         until: the newest checkpoint of at most so many steps. settings, allow, errors: as `continued_run`.
     """
     path, tensors, record = newest(run_folder(folder), until)
-    config = TrainConfig.from_dict({**config_of(path, record).to_dict(), **(settings or {})})
-    corpus = Corpus.load(folder, config)
-    trainer = Trainer(_model(config), _data(corpus, config), config, folder)
+    config = config_from({**config_of(path, record).to_dict(), **(settings or {})})
+    corpus = task(config.task).corpus.load(folder, config)
+    trainer = Trainer(_model(config), corpus.data(config), config, folder)
     trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(
@@ -156,8 +157,3 @@ def restored_run(
         )
     restore(trainer, path, tensors, record)
     return trainer, corpus
-
-
-def _data(corpus: Corpus, config: TrainConfig) -> RandomBlocks:
-    train, validate = corpus.blocks(config.model.block_size)
-    return RandomBlocks(train, validate, config.batch_size, config.seed)

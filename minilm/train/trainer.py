@@ -24,8 +24,9 @@ from minilm.files import locked
 from minilm.kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
-from minilm.train.batches import Batch, Data, step_seed, targets_in
-from minilm.train.config import TrainConfig
+from minilm.train.batches import Batch, Data, step_seed, tokens_in
+from minilm.train.config import RunConfig
+from minilm.train.objective import mean_loss, means, shared
 from minilm.train.progress import Progress
 from minilm.train.signals import ending_when_asked
 
@@ -41,7 +42,7 @@ class Trainer:
     """Trains a model.
 
     Args:
-        model: a Module with `loss(*batch)`, a mean over the batch's targets.
+        model: a Module with `loss(*batch)`: a mean over the batch's targets, or a tuple of such means (`objective.py`).
         data: what to learn from and what to test on; `data.batch(step)` is a function of the step alone.
         config: the settings of the run.
         folder: where checkpoints go; None for nowhere.
@@ -57,7 +58,7 @@ class Trainer:
         self,
         model: Any,
         data: Data,
-        config: TrainConfig,
+        config: RunConfig,
         folder: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -105,6 +106,7 @@ class Trainer:
             if progress.step % config.eval_every == 0 or progress.done:
                 loss = self._finite("the validation loss", self.evaluate())
                 progress.evaluated(loss, config.patience, config.target_loss)
+                progress.measures = self.measure()
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
@@ -116,7 +118,9 @@ class Trainer:
         progress, began = self.progress, time.perf_counter()
         try:
             whole = self._gradients(batch)
-            if whole:
+            if whole and all(p.grad is None for p in self.model.parameters()):  # all targets are to be ignored
+                progress.skipped += 1
+            elif whole:
                 self._update()
         except DivergedError:
             if self.config.on_nan != "skip":
@@ -126,14 +130,11 @@ class Trainer:
         spent = time.perf_counter() - began
         progress.seconds += spent
         if whole:
-            progress.stepped(targets_in(batch), spent)
+            progress.stepped(tokens_in(batch), spent)
         return whole
 
     def _gradients(self, batch: Batch) -> bool:
-        """The gradient of the batch's loss, micro-batch by micro-batch: sum over them of n / N times that of its mean.
-
-        n of the batch's N targets are in the micro-batch, so that any split gives the same sum.
-        """
+        """The gradient of the batch's loss, summed over micro-batches; False if it was interrupted between two."""
         progress, config = self.progress, self.config
         if not progress.examples:
             self.optimizer.zero_grad()
@@ -143,13 +144,13 @@ class Trainer:
                 return False
             first, end = progress.examples, min(progress.examples + size, total)
             micro = tuple(x[first:end] for x in batch)
-            share = targets_in(micro) / targets_in(batch)
             random.manual_seed(step_seed(config.seed, progress.step))  # dropout's
             with random.examples(first, end - first, total):
-                loss = self.model.loss(*map(Tensor, micro))
-                value = self._finite("the loss", loss.item(), progress.step + 1, micro)
-                (loss if share == 1 else loss * share).backward()
-            progress.partial_loss += share * value
+                loss, targets = shared(self.model.loss(*map(Tensor, micro)), micro, batch)
+                if loss is not None:
+                    progress.partial_loss += self._finite("the loss", loss.item(), progress.step + 1, micro)
+                    loss.backward()
+            progress.targets += targets
             progress.examples = end
         return True
 
@@ -193,35 +194,49 @@ class Trainer:
     def evaluate(self, batches: int | None = None, seed: int = 0) -> float:
         """The mean validation loss, in nats per target, over `batches` random batches, the same at every call.
 
-        It is that of the averaged weights, if there are any.
+        It is that of the averaged weights, if there are any. Errors: DataError for batches without targets.
         """
+        with self._evaluating():
+            return mean_loss(self.model, self._validation(batches, seed))
+
+    def measure(self, batches: int | None = None, seed: int = 0) -> dict[str, float]:
+        """What else the model and the data measure on the same batches, such as an accuracy; {} where they do not."""
+        with self._evaluating():
+            measuring = [x for x in (self.model, self.data) if hasattr(x, "measures")]
+            return means(measuring, self._validation(batches, seed))
+
+    def _validation(self, batches: int | None, seed: int) -> Iterator[Batch]:
+        return (self.data.validation(index, seed) for index in range(batches or self.config.eval_batches))
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model without dropout, without gradients, and with its averaged weights."""
         was_training = self.model.training
         self.model.eval()
-        losses, counts = [], []
         try:
-            with no_grad(), self.average.applied() if self.average else contextlib.nullcontext():
-                for index in range(batches or self.config.eval_batches):
-                    batch = self.data.validation(index, seed)
-                    losses.append(self.model.loss(*map(Tensor, batch)).item())
-                    counts.append(targets_in(batch))
+            with no_grad(), self.averaged():
+                yield
         finally:
             self.model.train(was_training)
-        return sum(loss * count for loss, count in zip(losses, counts)) / sum(counts)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within, the model has its averaged weights, if there are any."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _checkpoint(self) -> None:
         if self.folder is not None:
             from minilm.train.checkpoint import save_checkpoint
 
-            save_checkpoint(self, self.folder)
+            save_checkpoint(self, self.folder, progress=lambda share: self._tell("saving", share))
             self._tell("saved")
 
     def _ask_to_end(self) -> None:
         self.interrupted = True
         self._tell("interrupted")
 
-    def _tell(self, event: str) -> None:
+    def _tell(self, event: str, *more: float) -> None:
         for observer in self.observers:
-            getattr(observer, event)(self)
+            getattr(observer, event)(self, *more)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.folder is None else locked(self.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,24 @@ def begin(text: Path, tmp_path: Path, small: Callable[..., TrainConfig]) -> Call
         return trainer
 
     return begin
+
+
+class StopAfter:
+    """Asks to end after so many micro-batches."""
+
+    def __init__(self, trainer: Trainer, micro_batches: int) -> None:
+        self.trainer, self.left, self.loss = trainer, micro_batches, trainer.model.loss
+        trainer.model.loss = self.counted
+
+    def counted(self, *batch: Any) -> Any:
+        """The model's loss; the last one asks to end."""
+        if self.trainer.model.training:
+            self.left -= 1
+            self.trainer.interrupted |= self.left == 0
+        return self.loss(*batch)
+
+
+@pytest.fixture(scope="session")
+def stop_after() -> type[StopAfter]:
+    """stop_after(trainer, 5): the trainer ends after five micro-batches."""
+    return StopAfter

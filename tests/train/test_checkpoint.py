@@ -16,7 +16,7 @@ from minilm.models import GPT, GPTConfig
 from minilm.serialization import load_with_metadata, save
 from minilm.tensor import Tensor
 from minilm.text import CharTokenizer
-from minilm.train import Trainer, load_run, resume
+from minilm.train import Observer, Trainer, load_run, resume
 from minilm.train.checkpoint import _checksum, checkpoints, read_config, save_checkpoint
 from minilm.train.run import continued_run
 
@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(begin, monkeypatch, call):
     assert continued_run(trainer.folder, {})[0].progress.step == 5
 
 
-class _FillsTheDisk:
+class _FillsTheDisk(Observer):
     """From a step on the file system has no space."""
 
     def __init__(self, monkeypatch, call, step):
@@ -251,11 +251,6 @@ class _FillsTheDisk:
                 self.monkeypatch.setattr(minilm.files, "open", _full_file, raising=False)
             else:
                 self.monkeypatch.setattr(os, self.call, _full)
-
-    def started(self, trainer):
-        pass
-
-    saved = ended = started
 
 
 def _full(*args, **settings):

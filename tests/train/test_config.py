@@ -49,7 +49,7 @@ def test_numbers_take_their_fields_type():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stepz": 5}, r"unknown key 'stepz' \(did you mean 'steps'\?\); the keys are model, tokenizer, "),
+        ({"stepz": 5}, r"unknown key 'stepz' \(did you mean 'steps'\?\); the keys are model, task, "),
         ({"model.n_layers": 5}, r"in model: unknown key 'n_layers' \(did you mean 'n_layer'\?\)"),
         ({"learnig_rate": 5}, r"did you mean 'learning_rate'"),
         ({"xyz": 5}, r"unknown key 'xyz'; the keys are"),

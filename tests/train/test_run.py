@@ -67,7 +67,7 @@ def test_a_text_that_cannot_be_used_leaves_no_folder(tmp_path, small, content, e
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("4 GiB"), OSError(errno.ENOSPC, "full")], ids=repr)
-@pytest.mark.parametrize("where", ["GPT", "Trainer", "save_checkpoint"])
+@pytest.mark.parametrize("where", ["_model", "Trainer", "save_checkpoint"])
 def test_whatever_fails_leaves_no_folder(tmp_path, text, small, monkeypatch, error, where):
     def fail(*args, **settings):
         raise error

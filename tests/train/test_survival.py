@@ -28,21 +28,6 @@ def names(folder):
     return [path.name for path in checkpoints(folder)]
 
 
-class StopAfter(Observer):
-    """Asks to end after so many micro-batches."""
-
-    def __init__(self, trainer, micro_batches):
-        self.left, self.loss = micro_batches, trainer.model.loss
-        trainer.model.loss = self.counted
-        self.trainer = trainer
-
-    def counted(self, *batch):
-        if self.trainer.model.training:
-            self.left -= 1
-            self.trainer.interrupted |= self.left == 0
-        return self.loss(*batch)
-
-
 # --- which checkpoints are there -----------------------------------------------------------------------
 
 
@@ -60,10 +45,10 @@ def test_the_newest_the_first_and_the_best_are_kept(begin):
     [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-9] + b"\x00" * 9],
     ids=range(4),
 )
-def test_the_checkpoint_before_a_damaged_one_serves_and_says_so(begin, damage):
+def test_the_checkpoint_before_a_damaged_one_serves_and_says_so(begin, stop_after, damage):
     whole, part = begin("whole"), begin("part")
     whole.train()
-    StopAfter(part, 16)
+    stop_after(part, 16)
     part.train()
     newest = checkpoints(part.folder)[0]
     newest.write_bytes(damage(newest.read_bytes()))
@@ -94,12 +79,12 @@ def test_every_flipped_bit_is_seen(begin):
 
 @pytest.mark.parametrize("settings", [{}, {"model.dropout": 0.3, "ema_decay": 0.9}], ids=["plain", "dropout, average"])
 @pytest.mark.parametrize("stop", [1, 2, 13, 14, 15])
-def test_a_stop_between_micro_batches_and_a_resume_change_no_bit(begin, stop, settings):
+def test_a_stop_between_micro_batches_and_a_resume_change_no_bit(begin, stop_after, stop, settings):
     settings = {"micro_batch_size": 1, "steps": 9, **settings}  # three micro-batches a step
     whole = begin("whole", **settings)
     whole.train()
     part = begin("part", **settings)
-    StopAfter(part, stop)
+    stop_after(part, stop)
     part.train()
     assert (part.progress.step, part.progress.examples) == divmod(stop, 3)
     resumed, _ = continued_run(part.folder, {})

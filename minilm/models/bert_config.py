@@ -1,0 +1,148 @@
+"""The shape of a BERT, as Hugging Face's config.json says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from minilm.errors import ConfigError
+from minilm.models.config import Config
+
+# The activations by Hugging Face's names: what each is here.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
+# Keys that make another model of it, and the values with which they do not.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("bert", "", None),
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False, None),
+    "is_encoder_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+
+@dataclass
+class BertConfig(Config):
+    """The shape of a BERT, under Hugging Face's names. The defaults are bert-base-uncased's.
+
+    Attributes:
+        vocab_size: V. hidden_size: C, a multiple of num_attention_heads (H). num_hidden_layers: L.
+        intermediate_size: the channels inside of a layer's feed-forward part, usually 4 C.
+        hidden_act: "gelu" (exact), "gelu_new" (its tanh approximation), "relu" or "silu".
+        hidden_dropout_prob, attention_probs_dropout_prob: the shares that dropout leaves out in training.
+        max_position_embeddings: how many positions the model knows. type_vocab_size: how many kinds of segments.
+        initializer_range: the standard deviation of the initial weights.
+        pad_token_id: the token whose embedding is 0 at first and learns nothing; None for no such token.
+        classifier_dropout: that before a classifier; None for hidden_dropout_prob.
+        num_labels: how many classes a classifier tells apart; 0 for as many as id2label names, or 2.
+        id2label, label2id: the classes' names, and back.
+        problem_type: a classifier's loss, one of PROBLEMS; None to see it from the labels.
+        tie_word_embeddings: whether the scores of tokens are made by the matrix of their embeddings.
+        others: what else stood in config.json, written back by `to_dict`.
+    Errors: ConfigError for an impossible shape, and for a key that asks for what this model is not.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    classifier_dropout: float | None = None
+    num_labels: int = 0
+    id2label: dict | None = None
+    label2id: dict | None = None
+    problem_type: str | None = None
+    tie_word_embeddings: bool = True
+    others: dict = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ConfigError for an impossible shape; fill in the labels' names."""
+        for name in (
+            "vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+            "type_vocab_size",
+        ):  # fmt: skip
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        self.require("num_hidden_layers", self.num_hidden_layers >= 0, "at least 0")
+        heads = self.num_attention_heads
+        self.require("hidden_size", self.hidden_size % heads == 0, f"a multiple of num_attention_heads ({heads})")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            self.require(name, 0 <= (getattr(self, name) or 0.0) < 1, "at least 0 and below 1")
+        self.require("layer_norm_eps", self.layer_norm_eps > 0, "above 0")
+        self.require("initializer_range", self.initializer_range >= 0, "at least 0")
+        self.require("hidden_act", self.hidden_act in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+        self.require("problem_type", self.problem_type in (None, *PROBLEMS), f"null or one of {', '.join(PROBLEMS)}")
+        padding = self.pad_token_id
+        self.require(
+            "pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size - 1}"
+        )
+        for key, harmless in REFUSED.items():
+            if key in self.others and self.others[key] not in harmless:
+                raise ConfigError(f"{key} {self.others[key]!r} is not supported: this BERT knows {harmless[0]!r} only")
+        self._name_labels()
+
+    def _name_labels(self) -> None:
+        """Make num_labels, id2label and label2id say the same."""
+        if self.id2label is None and self.label2id:
+            self.id2label = {number: name for name, number in self.label2id.items()}
+        if self.id2label is not None:
+            try:
+                self.id2label = {int(number): str(name) for number, name in sorted(self.id2label.items(), key=_number)}
+            except (TypeError, ValueError):
+                raise ConfigError(f"id2label must give numbers names, not {self.id2label!r}") from None
+            if list(self.id2label) != list(range(len(self.id2label))):
+                raise ConfigError(f"id2label must number its names from 0 on, not {list(self.id2label)}")
+            if self.num_labels not in (0, len(self.id2label)):
+                raise ConfigError(f"num_labels is {self.num_labels}, and id2label names {len(self.id2label)}")
+            self.num_labels = len(self.id2label)
+        self.num_labels = self.num_labels or 2
+        self.require("num_labels", self.num_labels >= 1, "at least 1")
+        if self.id2label is None:
+            self.id2label = {number: f"LABEL_{number}" for number in range(self.num_labels)}
+        self.label2id = {name: number for number, name in self.id2label.items()}
+
+    @property
+    def classifier_dropout_prob(self) -> float:
+        """The dropout before a classifier."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+    def to_dict(self) -> dict[str, Any]:
+        """As config.json has it: the keys above, and the others beside them."""
+        values = super().to_dict()
+        others = values.pop("others")
+        values.pop("num_labels")
+        values["id2label"] = {str(number): name for number, name in (self.id2label or {}).items()}
+        return {**others, **values, "model_type": "bert"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
+        """Of what config.json holds. Keys that change nothing are kept in `others`.
+
+        Errors: ConfigError for a wrong type, an impossible value, and what makes another model of it.
+        """
+        known = {f.name for f in fields(cls)} - {"others"}
+        others = {key: value for key, value in values.items() if key not in known}
+        return cls(**{key: value for key, value in values.items() if key in known}, others=others)
+
+
+def _number(pair: tuple[Any, Any]) -> int:
+    return int(pair[0])

@@ -1,0 +1,60 @@
+"""The kinds of runs: what each is configured by, what it trains and what it reads.
+
+A run's config.json and its checkpoints name the kind; all else (checkpoints, --resume, replay, runs, plot) is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minilm.errors import ConfigError
+from minilm.train.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of run.
+
+    Attributes:
+        config: its RunConfig. model: the Module that is made of `config.model`.
+        corpus: what it reads: `prepare(source, folder, config, progress)` for a new run, `load(folder, config)` for one
+            that goes on. What these give has `tokenizer`, `tokens`, `data(config)` for a Trainer, `checksum()`;
+            `guessing()`, the loss of knowing nothing, in words and as a number; `observers(show)`, what else is done
+            around the loop; `result(folder, minilm)`, a word and what to look at or type when it is done.
+    """
+
+    config: type[RunConfig]
+    model: type[Any]
+    corpus: type[Any]
+
+
+def _gpt() -> Task:
+    from minilm.models.gpt import GPT
+    from minilm.train.config import TrainConfig
+    from minilm.train.corpus import Corpus
+
+    return Task(TrainConfig, GPT, Corpus)
+
+
+def _bert() -> Task:
+    from minilm.models.bert_heads import BertForPreTraining
+    from minilm.train.pretraining import PretrainConfig, PretrainCorpus
+
+    return Task(PretrainConfig, BertForPreTraining, PretrainCorpus)
+
+
+TASKS: dict[str, Callable[[], Task]] = {"gpt": _gpt, "bert": _bert}  # each loads its modules when it is asked for
+
+
+def task(name: str) -> Task:
+    """The kind of run of that name. Errors: ConfigError."""
+    if name not in TASKS:
+        raise ConfigError(f"task must be one of {', '.join(TASKS)}, not {name!r}")
+    return TASKS[name]()
+
+
+def config_from(values: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration, of what its `to_dict` gave. Errors: ConfigError."""
+    return task(str(values.get("task", "gpt"))).config.from_dict(values)  # older runs did not name it
