@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+import minilm as ml
+from minilm import kernels
 from minilm.errors import CheckpointError, ConfigError, LockedError
 from minilm.files import locked
 from minilm.train import LogFile, Observer, load_run
@@ -90,6 +92,35 @@ def test_a_stop_between_micro_batches_and_a_resume_change_no_bit(begin, stop_aft
     resumed, _ = continued_run(part.folder, {})
     resumed.observers = [LogFile(part.folder)]
     assert (resumed.progress.step, resumed.progress.examples) == divmod(stop, 3)
+    resumed.train()
+    assert weights(resumed) == weights(whole)
+    assert (part.folder / "log.jsonl").read_bytes() == (whole.folder / "log.jsonl").read_bytes()
+
+
+@pytest.fixture
+def threads(native):
+    """threads(2): so many serve from now on, to the test's end."""
+    before = ml.get_num_threads()
+    with kernels.use("native"):
+        yield ml.set_num_threads
+    ml.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_threads_to_the_same_bits(begin, stop_after, threads, first, then):
+    """Stopped in the middle of a batch; the arrays are large enough to be shared out."""
+    wide = {"model.n_embd": 96, "model.block_size": 32, "batch_size": 12, "micro_batch_size": 5, "steps": 4}
+    settings = {**wide, "model.dropout": 0.2, "ema_decay": 0.9, "precision": "bf16" if first == 2 else "float32"}
+    threads(first)
+    whole, part = begin("whole", **settings), begin("part", **settings)
+    whole.train()
+    stop_after(part, 5)  # of three micro-batches a step
+    part.train()
+    assert (part.progress.step, part.progress.examples) == (1, 10)
+    threads(then)
+    assert ml.get_num_threads() == then
+    resumed, _ = continued_run(part.folder, {})
+    resumed.observers = [LogFile(part.folder)]
     resumed.train()
     assert weights(resumed) == weights(whole)
     assert (part.folder / "log.jsonl").read_bytes() == (whole.folder / "log.jsonl").read_bytes()
