@@ -15,7 +15,7 @@ from typing import Any
 
 from minilm.data.cutting import Piece, pieces, spans
 from minilm.data.dedup import SPAN_BYTES, kept, mark_repeated, ranges, write_hashes
-from minilm.data.processes import in_order
+from minilm.data.processes import InOrder, processes
 from minilm.data.shards import INDEX, VERSION, Shard, ShardedTokens, read_index, write_index
 from minilm.data.tokenfile import TokenFile, write_tokens
 from minilm.device import available_cpus
@@ -94,9 +94,9 @@ def tokenize_files(
             _remove(place, _PART)
             with written_whole(place / PLAN) as file:
                 file.write(json.dumps(plan, ensure_ascii=False).encode())
-            processes = min(jobs or available_cpus(), len(cut))
-            ready = _tokenizer_of(place, sources, cut, tokenizer, kind, vocab_size, processes)
-            shards = _shards(cut, place, ready, separator, dedup is not None, processes, progress)
+            with processes(min(jobs or available_cpus(), len(cut))) as in_order:
+                ready = _tokenizer_of(place, sources, cut, tokenizer, kind, vocab_size, in_order)
+                shards = _shards(cut, place, ready, separator, dedup is not None, in_order, progress)
             for source, before in zip(sources, plan["sources"]):
                 if _identity(source) != before:
                     raise DataError(f"{source}: was changed while it was read")
@@ -176,17 +176,17 @@ def _shards(
     tokenizer: Tokenizer,
     separator: str,
     dedup: bool,
-    jobs: int,
+    in_order: InOrder,
     progress: Callable[[int, int], None] | None,
 ) -> list[Shard]:
     """Make what is missing; the shards of all pieces in order."""
-    which = _first_of_each(cut, folder, separator, jobs) if dedup else [None] * len(cut)
+    which = _first_of_each(cut, folder, separator, in_order) if dedup else [None] * len(cut)
     total, done, shards = sum(piece.end - piece.start for piece in cut), 0, []
     tasks = (
         _Task(piece, folder / f"shard-{i:05d}.bin", folder / TOKENIZER, tokenizer.fingerprint, stay)
         for i, (piece, stay) in enumerate(zip(cut, which))
     )
-    for shard in in_order(_do, tasks, jobs):
+    for shard in in_order(_do, tasks):
         shards.append(shard)
         done += shard.end - shard.start
         if progress is not None:
@@ -198,7 +198,7 @@ def _do(task: Callable[[], Any]) -> Any:
     return task()
 
 
-def _first_of_each(cut: Sequence[Piece], folder: Path, separator: str, jobs: int) -> list[tuple[_Span, ...]]:
+def _first_of_each(cut: Sequence[Piece], folder: Path, separator: str, in_order: InOrder) -> list[tuple[_Span, ...]]:
     """Each piece as spans whose files say which records were not there before, in the order of the input."""
     result = [
         tuple(
@@ -208,9 +208,9 @@ def _first_of_each(cut: Sequence[Piece], folder: Path, separator: str, jobs: int
         for i, piece in enumerate(cut)
     ]
     every = list(chain.from_iterable(result))
-    _finish(in_order(_do, (span.hash for span in every), jobs))
+    _finish(in_order(_do, (span.hash for span in every)))
     paths = [span.hashes for span in every]
-    _finish(in_order(_do, (partial(mark_repeated, paths, *bounds) for bounds in ranges(paths)), jobs))
+    _finish(in_order(_do, (partial(mark_repeated, paths, *bounds) for bounds in ranges(paths))))
     return result
 
 
@@ -246,13 +246,13 @@ def _tokenizer_of(
     given: Tokenizer | None,
     kind: str,
     vocab_size: int,
-    jobs: int,
+    in_order: InOrder,
 ) -> Tokenizer:
     """The tokenizer that is there already, the given one, or one that learns now; then it is there."""
     if (folder / TOKENIZER).exists():
         return load_tokenizer(folder / TOKENIZER)
     if given is None and kind == "char":
-        given = CharTokenizer.train(in_order(_characters, cut, jobs))
+        given = CharTokenizer.train(in_order(_characters, cut))
     elif given is None:
         given = BPETokenizer.train_files(sources, vocab_size)
     given.save(folder / TOKENIZER)
@@ -304,19 +304,49 @@ def _check_folder(folder: Path, plan: dict[str, Any]) -> None:
     ours = (PLAN, INDEX, TOKENIZER, LOCK)
     names = sorted(path.name for path in folder.iterdir() if not _PART.fullmatch(path.name) and path.name != LOCK)
     for name in names:
-        if name not in ours and not _SHARD.fullmatch(name):
+        if name not in ours and not _SHARD.fullmatch(name) and not _HASHES.fullmatch(name):
             raise DataError(f"{folder}: holds something else ({name}); name another folder")
     if names and PLAN not in names and INDEX not in names:
         raise DataError(f"{folder}: holds a {names[0]} that belongs to no plan; name another folder")
     if not names:
         return
     found = read_index(folder)["plan"] if INDEX in names else _read_plan(folder / PLAN)
-    differing = [key for key in plan if found.get(key) != plan[key]]
-    if differing:
+    if different := _differences(found, plan):
+        whole = "the shards of another call" if INDEX in names else "the unfinished shards of another call"
         raise DataError(
-            f"{folder}: holds shards made with another {', '.join(differing)}; "
-            "they stay as they are: call it as before to go on, or name another folder"
+            f"{folder}: holds {whole}: {'; '.join(different)}. They stay as they are: "
+            "call it as before to go on, or name another folder"
         )
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two plans, in words."""
+    different = []
+    for key in now:
+        if then.get(key) == now[key]:
+            continue
+        if key != "sources":
+            different.append(f"{key} was {_shown(then.get(key))}, is {_shown(now[key])}")
+            continue
+        before = {str(source["file"]): source for source in then.get(key) or []}
+        after = {str(source["file"]): source for source in now[key]}
+        if list(before) != list(after):
+            different.append(f"the files were {', '.join(before)}, are {', '.join(after)}")
+        elif changed := [name for name in after if before[name] != after[name]]:
+            different += [
+                f"{name} was changed since ({before[name].get('bytes')} bytes then, {after[name]['bytes']} now)"
+                for name in changed
+            ]
+        else:
+            different.append("a file was given another number of times")
+    return different
+
+
+def _shown(value: Any) -> str:
+    """An entry of a plan, for people; a tokenizer is what is to learn, or a fingerprint."""
+    if isinstance(value, dict):
+        return "one to learn (" + ", ".join(map(str, value.values())) + ")"
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from minilm.errors import CheckpointError, ConfigError
 from minilm.files import LOCK, locked
 from minilm.models.gpt import GPT
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
-from minilm.train.batches import RandomBlocks
 from minilm.train.checkpoint import (
     FOLDER,
     config_of,
@@ -26,7 +25,7 @@ from minilm.train.checkpoint import (
 )
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
-from minilm.train.corpus import SHARDS, TOKENS, Corpus
+from minilm.train.corpus import SHARDS, TOKENS, Corpus, Places
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
@@ -41,14 +40,14 @@ _MAY_CHANGE = (
 
 
 def new_run(
-    source: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | Places | None,
     folder: Path,
     config: TrainConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Trainer, Corpus]:
     """A trainer for a fresh run in `folder`, which is made; `source` None is the Shakespeare that ships.
 
-    `source` may be a folder of shards too, whose tokens are not copied.
+    `source` may be a folder of shards too, or pairs of such folders and weights; their tokens are not copied.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 
@@ -68,7 +67,7 @@ def new_run(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             corpus = Corpus.prepare(source, folder, config, progress)
-            data = _data(corpus, config)
+            data = corpus.data(config)
             config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
             config.save(folder)
             random.manual_seed(config.seed)
@@ -142,11 +141,11 @@ def restored_run(
     path, tensors, record = newest(run_folder(folder), until)
     config = TrainConfig.from_dict({**config_of(path, record).to_dict(), **(settings or {})})
     corpus = Corpus.load(folder, config)
-    trainer = Trainer(_model(config), _data(corpus, config), config, folder)
+    trainer = Trainer(_model(config), corpus.data(config), config, folder)
     trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(
-            f"{corpus.tokens.path}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
+            f"{corpus.name}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
             f"{str(record.get('data'))[:12]}); to go on with it all the same: --allow data"
         )
     if record.get("minilm") != __version__ and "version" not in allow:
@@ -156,8 +155,3 @@ def restored_run(
         )
     restore(trainer, path, tensors, record)
     return trainer, corpus
-
-
-def _data(corpus: Corpus, config: TrainConfig) -> RandomBlocks:
-    train, validate = corpus.blocks(config.model.block_size)
-    return RandomBlocks(train, validate, config.batch_size, config.seed)
