@@ -103,8 +103,10 @@ def tokenize(
 
 @app.command()
 def train(
-    corpus: Annotated[Path | None, typer.Argument(help="A UTF-8 text file, or a folder made by tokenize.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the corpus.")] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Argument(help="A UTF-8 text file, a folder made by tokenize, or several as DIR:WEIGHT.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
@@ -114,8 +116,9 @@ def train(
         list[str] | None, typer.Option(help="With --resume: go on all the same with changed data, or another version.")
     ] = None,
 ) -> None:
-    """Train a GPT on a text, or go on with a run: minilm train CORPUS.txt, minilm train --resume RUN."""
+    """Train a GPT: minilm train CORPUS.txt, minilm train DIR1:0.7 DIR2:0.3, or go on: minilm train --resume RUN."""
     from minilm.train.config import TrainConfig, parse_setting
+    from minilm.train.corpus import named
     from minilm.train.run import continued_run, new_run
 
     given = dict(parse_setting(text) for text in settings or ())
@@ -123,14 +126,15 @@ def train(
         if difference not in ("data", "version"):
             raise UsageError(f"--allow takes data or version, not {difference}")
     if resume is not None:
-        if corpus is not None or out is not None or config is not None:
+        if corpus or out is not None or config is not None:
             raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
         return train_run(lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}")
-    if corpus is None:
+    if not corpus:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
-    built = TrainConfig.build(config, given)
-    folder = out if out is not None else Path("runs") / corpus.stem
-    return train_run(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}")
+    built, source = TrainConfig.build(config, given), named(corpus)
+    first = source if isinstance(source, str) else source[0][0]
+    folder = out if out is not None else Path("runs") / Path(first).stem
+    return train_run(lambda: new_run(source, folder, built), f"minilm: a GPT learns from {' and '.join(corpus)}")
 
 
 app.command()(pretrain_bert)
@@ -304,7 +308,7 @@ def train_run(prepare: Any, title: str) -> None:
     trainer.observers = [LogFile(trainer.folder), Costs(trainer.folder), display, *around]
     model = trainer.model
     console.print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.tokens):,} tokens of "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus):,} tokens of "
         f"{corpus.tokenizer.vocab_size} kinds, {trainer.config.steps} steps of "
         f"{trainer.config.batch_size * trainer.config.sequence_length} tokens; Ctrl-C stops, nothing is lost"
     )

@@ -204,6 +204,10 @@ class PretrainCorpus:
             raise DataError(f"{self.name}: is too short: {error}") from None
         return SegmentPairs(train, validate, config.seed)
 
+    def __len__(self) -> int:
+        """How many tokens."""
+        return len(self.tokens)
+
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""
         V = self.tokenizer.vocab_size

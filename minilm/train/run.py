@@ -24,7 +24,7 @@ from minilm.train.checkpoint import (
 )
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
-from minilm.train.corpus import SHARDS, TOKENS
+from minilm.train.corpus import SHARDS, TOKENS, Places
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.pretraining import PRETRAINED, SENTENCES
@@ -42,14 +42,15 @@ _MAY_CHANGE = (
 
 
 def new_run(
-    source: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | Places | None,
     folder: Path,
     config: RunConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Trainer, Any]:
     """A trainer for a fresh run in `folder`, which is made, and its corpus; `config` says of which kind it is.
 
-    `source` None is the Shakespeare that ships. It may be a folder of shards too, whose tokens are not copied.
+    `source` None is the Shakespeare that ships. It may be a folder of shards too, or pairs of such folders and weights;
+    their tokens are not copied.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 
@@ -147,7 +148,7 @@ def restored_run(
     trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(
-            f"{corpus.tokens.path}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
+            f"{corpus.name}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
             f"{str(record.get('data'))[:12]}); to go on with it all the same: --allow data"
         )
     if record.get("minilm") != __version__ and "version" not in allow:

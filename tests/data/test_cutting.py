@@ -16,7 +16,7 @@ BPE = BPETokenizer.train("to be or not\n\n  to be, é那 that's\r\n it 12\n" * 9
 
 
 @given(st.text(st.sampled_from("ab é那\n|"), min_size=1), st.integers(1, 12))
-@pytest.mark.parametrize("separator", ["\n", "|", "a|"])
+@pytest.mark.parametrize("separator", ["\n", "|", "a|", "aa"])
 def test_pieces_end_behind_separators_and_are_the_file(tmp_path_factory, separator, text, size):
     path = tmp_path_factory.getbasetemp() / "text"
     path.write_bytes(text.encode())
@@ -24,6 +24,8 @@ def test_pieces_end_behind_separators_and_are_the_file(tmp_path_factory, separat
     parts = [path.read_bytes()[p.start : p.end].decode() for p in found]
     assert "".join(parts) == text
     assert all(part.endswith(separator) for part in parts[:-1])
+    records = [part.split(separator) for part in parts]
+    assert [*(r for some in records[:-1] for r in some[:-1]), *records[-1]] == text.split(separator)
 
 
 @settings(max_examples=60)
