@@ -156,12 +156,8 @@ def _moved_by_blanks(context: str, text: str, start: int) -> Answer | None:
     found = min(re.finditer(pattern, context), key=lambda match: abs(match.start() - start), default=None)
     if found is None or not 0 <= start <= len(context):
         return None
-    blanks = len(text) - len(text.lstrip())  # in front of the text, which `start` may or may not count
-    for origin in (start, start + blanks):
-        low, high = sorted((origin, found.start()))
-        if not context[low:high].strip():
-            return Answer(found[0], found.start())
-    return None
+    low, high = sorted((start, found.start()))
+    return None if context[low:high].strip() else Answer(found[0], found.start())
 
 
 def _path(at: Sequence[Any]) -> str:

@@ -42,6 +42,7 @@ def parts(sentences: list[TaggedSentence]) -> list[tuple[str, str, tuple[int, ..
         (NER, {"labelled": False}, [("EU|rejects", "", (3, 4)), ("#", "", (8,))]),
         ("one word\tO\r\nx\u00a0y\tB-X\r\n\r\nz\tO", {}, [("one word|x\u00a0y", "O|B-X", (1, 2)), ("z", "O", (4,))]),
         ("\ufeffa\u2028b  O\n", {}, [("a\u2028b", "O", (1,))]),
+        ("a\tO\n\u00a0\tO", {}, [("a|\u00a0", "O|O", (1, 2))]),
         ("a\nb\n", {"labelled": False}, [("a|b", "", (1, 2))]),
     ],
 )
