@@ -76,7 +76,7 @@ def answer_windows(
             f"answer_windows: of {max_length} tokens a question of {max_question_length} leaves {max(room, 0)} for the "
             f"context; windows that repeat {doc_stride} would not go on"
         )
-    asked = [_cut(tokenizer, question.question, max_question_length) for question in questions]
+    asked = _cut(tokenizer, [question.question for question in questions], max_question_length)
     encoded = tokenizer(
         asked,
         [question.context for question in questions],
@@ -146,9 +146,8 @@ def best_answers(
     spans: list[dict[tuple[int, int], float]] = [{} for _ in questions]
     null = np.full(len(questions), np.inf)
     for i, n in enumerate(windows.question):
-        length = len(windows.offsets[i])
-        start = np.asarray(start_logits[i], dtype=np.float64)[:length]
-        end = np.asarray(end_logits[i], dtype=np.float64)[:length]
+        start = np.asarray(start_logits[i], dtype=np.float64)
+        end = np.asarray(end_logits[i], dtype=np.float64)
         null[n] = min(null[n], start[0] + end[0])
         for span, score in window_spans_of(start, end, windows.offsets[i], n_best, max_answer_length):
             spans[n][span] = max(score, spans[n].get(span, -np.inf))  # windows overlap
@@ -200,13 +199,10 @@ def _prediction(
     return Prediction(question.id, "" if none else candidates[0].text, candidates, float(difference))
 
 
-def _cut(tokenizer: BertTokenizer, text: str, longest: int) -> str:
-    """A text of at most `longest` tokens: the beginning of this one."""
-    for kept in range(longest, 0, -1):  # half a word may have more tokens than it had within the whole
-        offsets = tokenizer(
-            text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
-        ).offset_mapping
-        if len(offsets) <= longest:
-            break
-        text = text[: offsets[kept - 1][1]]
-    return text
+def _cut(tokenizer: BertTokenizer, texts: Sequence[str], longest: int) -> list[str]:
+    """Texts, those of more than `longest` tokens cut behind that one; the tokens before stay the same."""
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, truncation=False)
+    return [
+        text[: offsets[longest - 1][1]] if len(offsets) > longest else text
+        for text, offsets in zip(texts, encoded.offset_mapping)
+    ]

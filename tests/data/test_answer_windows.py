@@ -144,6 +144,15 @@ def test_neither_questions_nor_padding_nor_ends_before_starts(two: tuple[list[Qu
     assert second.text == "b"
 
 
+def test_a_span_in_two_windows_has_the_better_score(two: tuple[list[Question], AnswerWindows]) -> None:
+    questions, windows = two
+    for better, worse in ((0, 1), (1, 0)):
+        place = {0: 7, 1: 4}  # "em" in each
+        start, end = logits(windows, start=[(better, place[better], 5.0), (worse, place[worse], 2.0)])
+        (found, _) = best_answers(start, end, windows, questions)
+        assert [c.score for c in found.candidates if c.text == "em"] == [5.0]
+
+
 def test_long_answers_are_left_out(two: tuple[list[Question], AnswerWindows]) -> None:
     questions, windows = two
     start, end = logits(windows, start=[(1, 4, 4.0)], end=[(1, 7, 4.0)])
