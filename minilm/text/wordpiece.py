@@ -60,7 +60,8 @@ class BertTokenizer(Tokenizer):
         roles = self.settings.special_tokens()
         self.special_tokens_map = roles
         self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token = roles.values()
-        ids = [self._backend.token_to_id(token) for token in roles.values()]
+        known = self._backend.get_vocab()
+        ids: list[int] = [known[token] for token in roles.values()]
         self.unk_token_id, self.sep_token_id, self.pad_token_id, self.cls_token_id, self.mask_token_id = ids
         self.all_special_tokens, self.all_special_ids = list(roles.values()), ids
 
@@ -283,7 +284,7 @@ class BertTokenizer(Tokenizer):
     ) -> BatchEncoding:
         """Bring encoded texts (mappings with T ids each) to one length: B rows, as a call with padding gives them.
 
-        Fields other than those a call gives are put together as they are.
+        Fields other than those a call gives, and labels of tokens (filled up with -100), are put together as they are.
 
         Errors: DataError for rows that make no array, or no rows.
         """
@@ -297,9 +298,12 @@ class BertTokenizer(Tokenizer):
         longest += -longest % (pad_to_multiple_of or 1)
         fields.setdefault("attention_mask", [[1] * len(ids) for ids in fields["input_ids"]])
         fillers = {"input_ids": self.pad_token_id, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
+        fillers["labels"] = -100  # where there is one a token
         for key in fields.keys() & fillers.keys() if fill else ():
             left = self.padding_side == "left"
             for i, row in enumerate(fields[key]):
+                if not isinstance(row, list):
+                    continue
                 filler = [fillers[key]] * (longest - len(row))
                 fields[key][i] = filler + row if left else row + filler
         return BatchEncoding(as_tensors(fields, return_tensors))
@@ -412,8 +416,10 @@ class BertTokenizer(Tokenizer):
             for text in _texts_of(batch):
                 check_surrogates(text)
             raise
-        except Exception as error:  # the library raises bare Exceptions
-            raise DataError(f"BertTokenizer: {error}") from None
+        except BaseException as error:  # the library raises bare Exceptions, and a panic is not even one
+            if type(error) is Exception or type(error).__name__ == "PanicException":
+                raise DataError(f"BertTokenizer: {error}") from None
+            raise
         numbered = [(i, row) for i, e in enumerate(encodings) for row in [e, *(e.overflowing if overflowing else [])]]
         return [row for _, row in numbered], [i for i, _ in numbered]
 

@@ -128,6 +128,8 @@ def test_pad_equals_a_padded_call(small: BertTokenizer) -> None:
         assert all(np.array_equal(padded[key], expected[key]) for key in expected)
     labelled = small.pad([{"input_ids": [2, 3], "label": 7}, {"input_ids": [3], "label": 1}], return_tensors="ml")
     assert labelled.label.tolist() == [7, 1]
+    tagged = small.pad([{"input_ids": [2, 3], "labels": np.array([1, 0])}, {"input_ids": [3], "labels": [4]}])
+    assert tagged.labels == [[1, 0], [4, -100]]
     assert labelled.attention_mask.tolist() == [[1, 1], [1, 0]]
 
 
@@ -281,6 +283,7 @@ def test_calls_that_are_refused(small: BertTokenizer) -> None:
         (lambda: small("to", max_length=6, stride=4), "stride is 4: windows with room for 4"),
         (lambda: small("to", max_length=6, truncation="only_second"), "there is no text_pair"),
         (lambda: small("to be", "or not", max_length=5, truncation="only_first"), "too short"),
+        (lambda: small("to be", "or not to", max_length=7, truncation="only_second", stride=3), "stride"),
         (lambda: small("to be", max_length=6, truncation=True, padding=True, pad_to_multiple_of=4), "no multiple"),
         (lambda: small(["to", "to be"], return_tensors="np"), "rows of 3 to 4 tokens make no array"),
         (lambda: small("to", return_tensors="pt"), "known are 'ml'"),
