@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from minilm.commands.finetune import finetune
 from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
 
@@ -138,6 +139,7 @@ def train(
 
 
 app.command()(pretrain_bert)
+app.add_typer(finetune, name="finetune")
 
 
 @app.command()

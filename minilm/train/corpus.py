@@ -9,7 +9,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class Corpus:
         """What a Trainer learns from. Errors: those of `blocks`."""
         train, validate = self.blocks(config.model.block_size)
         return RandomBlocks(train, validate, config.batch_size, config.seed)
+
+    def completed(self, config: TrainConfig) -> TrainConfig:
+        """The configuration with what follows from the corpus: the model's vocabulary."""
+        return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, in words and in nats."""

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -207,6 +207,9 @@ class PretrainCorpus:
     def __len__(self) -> int:
         """How many tokens."""
         return len(self.tokens)
+    def completed(self, config: PretrainConfig) -> PretrainConfig:
+        """The configuration with what follows from the corpus: the model's vocabulary."""
+        return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""

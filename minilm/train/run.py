@@ -20,7 +20,6 @@ from minilm.train.checkpoint import (
     restore,
     run_folder,
     save_checkpoint,
-    with_vocabulary,
 )
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
@@ -28,11 +27,12 @@ from minilm.train.corpus import SHARDS, TOKENS, Places
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.pretraining import PRETRAINED, SENTENCES
+from minilm.train.finetuning.results import FILES as FINETUNED
 from minilm.train.tasks import config_from, task
 from minilm.train.trainer import Trainer
 
 # What a run writes into its folder.
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, PRETRAINED)
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, PRETRAINED, *FINETUNED)
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
@@ -71,10 +71,12 @@ def new_run(
         with locked(folder):
             corpus = task(config.task).corpus.prepare(source, folder, config, progress)
             data = corpus.data(config)
-            config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
+            config = corpus.completed(config)
             config.save(folder)
             random.manual_seed(config.seed)
-            trainer = Trainer(_model(config), data, config, folder)
+            trainer = Trainer(_model(config, corpus), data, config, folder)
+            if hasattr(corpus, "start"):
+                corpus.start(trainer.model)
             trainer.data_checksum = corpus.checksum()
             save_checkpoint(trainer, folder)
     except BaseException:
@@ -90,11 +92,14 @@ def new_run(
     return trainer, corpus
 
 
-def _model(config: RunConfig) -> Any:
+def _model(config: RunConfig, corpus: Any) -> Any:
     try:
-        return task(config.task).model(config.model)
+        model = task(config.task).model(config.model)
     except (ValueError, OverflowError) as error:  # NumPy's, for more than an array can hold
         raise ConfigError(f"the model cannot be built: {error}") from None
+    if hasattr(corpus, "prepared"):
+        corpus.prepared(model)
+    return model
 
 
 def taken(folder: Path) -> str | None:
@@ -144,7 +149,7 @@ def restored_run(
     path, tensors, record = newest(run_folder(folder), until)
     config = config_from({**config_of(path, record).to_dict(), **(settings or {})})
     corpus = task(config.task).corpus.load(folder, config)
-    trainer = Trainer(_model(config), corpus.data(config), config, folder)
+    trainer = Trainer(_model(config, corpus), corpus.data(config), config, folder)
     trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(

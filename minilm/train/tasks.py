@@ -45,7 +45,23 @@ def _bert() -> Task:
     return Task(PretrainConfig, BertForPreTraining, PretrainCorpus)
 
 
-TASKS: dict[str, Callable[[], Task]] = {"gpt": _gpt, "bert": _bert}  # each loads its modules when it is asked for
+def _finetuning(name: str) -> Callable[[], Task]:
+    def load() -> Task:
+        from minilm.train.finetuning import config
+        from minilm.train.finetuning.corpus import FinetuneCorpus
+        from minilm.train.finetuning.tasks import TASKS as BERT_TASKS
+
+        configs = {"classify": config.ClassifyConfig, "tag": config.TagConfig, "qa": config.AnswerConfig}
+        return Task(configs[name], BERT_TASKS[name].MODEL, FinetuneCorpus)
+
+    return load
+
+
+TASKS: dict[str, Callable[[], Task]] = {  # each loads its modules when it is asked for
+    "gpt": _gpt,
+    "bert": _bert,
+    **{name: _finetuning(name) for name in ("classify", "tag", "qa")},
+}
 
 
 def task(name: str) -> Task:

@@ -104,9 +104,9 @@ class Trainer:
             if progress.step % config.log_every == 0 or progress.done:
                 progress.loss = sum(progress.recent) / len(progress.recent) if progress.recent else math.nan
             if progress.step % config.eval_every == 0 or progress.done:
-                loss = self._finite("the validation loss", self.evaluate())
-                progress.evaluated(loss, config.patience, config.target_loss)
-                progress.measures = self.measure()
+                loss, progress.measures = self.assess()
+                loss = self._finite("the validation loss", loss)
+                progress.evaluated(loss, config.patience, config.target_loss, progress.measures.get(config.metric))
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
@@ -130,7 +130,7 @@ class Trainer:
         spent = time.perf_counter() - began
         progress.seconds += spent
         if whole:
-            progress.stepped(tokens_in(batch), spent)
+            progress.stepped(getattr(self.model, "tokens_in", tokens_in)(batch), spent)
         return whole
 
     def _gradients(self, batch: Batch) -> bool:
@@ -204,6 +204,13 @@ class Trainer:
         with self._evaluating():
             measuring = [x for x in (self.model, self.data) if hasattr(x, "measures")]
             return means(measuring, self._validation(batches, seed))
+
+    def assess(self) -> tuple[float, dict[str, float]]:
+        """The validation loss and the measures; data that measure the whole at once have an `assess(model)`."""
+        if not hasattr(self.data, "assess"):
+            return self.evaluate(), self.measure()
+        with self._evaluating():
+            return self.data.assess(self.model)
 
     def _validation(self, batches: int | None, seed: int) -> Iterator[Batch]:
         return (self.data.validation(index, seed) for index in range(batches or self.config.eval_batches))
