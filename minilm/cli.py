@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from minilm.commands.finetune import finetune
+from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
 
@@ -107,7 +108,9 @@ def train(
     corpus: Annotated[
         list[str] | None, typer.Argument(help="A UTF-8 text file, a folder made by tokenize, or several as DIR:WEIGHT.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
@@ -140,6 +143,7 @@ def train(
 
 app.command()(pretrain_bert)
 app.add_typer(finetune, name="finetune")
+app.command()(predict)
 
 
 @app.command()

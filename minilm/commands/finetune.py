@@ -27,13 +27,16 @@ def classify(
     config: ConfigFile = None,
     settings: Settings = None,
     resume: Resume = None,
-    text_column: Annotated[str | None, typer.Option(help="The column of the texts: a name, or a number from 1.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="The column of the texts: a name, or a number from 1.")
+    ] = None,
     label_column: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
-    pair_column: Annotated[str | None, typer.Option(help="The column of the second texts, where there are pairs.")] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="The column of the second texts, where there are pairs.")
+    ] = None,
 ) -> None:
     """Classes of texts, from a CSV, TSV or JSON lines file."""
-    columns = {"text_column": text_column, "label_column": label_column, "pair_column": pair_column}
-    options = {name: int(value) if value.isdecimal() else value for name, value in columns.items() if value is not None}
+    options = columns(text_column=text_column, label_column=label_column, pair_column=pair_column)
     _finetune("classify", model, train, valid, out, config, settings, resume, options)
 
 
@@ -65,6 +68,11 @@ def qa(
     _finetune("qa", model, train, valid, out, config, settings, resume, {})
 
 
+def columns(**given: str | None) -> dict[str, int | str]:
+    """Columns as `read_classification` takes them: numbers, or names."""
+    return {name: int(value) if value.isdecimal() else value for name, value in given.items() if value is not None}
+
+
 def _finetune(
     name: str,
     model: str | None,
@@ -93,8 +101,8 @@ def _finetune(
     if model is None or train is None:
         raise UsageError(f"minilm finetune {name} --model FOLDER --train FILE (or --resume RUN)")
     shape = read_config(found(model), BertConfig, {}).to_dict()
-    built = task(name).config.build(
-        config, {"pretrained": str(model), "model": shape, **given}
-    )
+    built = task(name).config.build(config, {"pretrained": str(model), "model": shape, **given})
     folder = out if out is not None else Path("runs") / train.stem
-    return train_run(lambda: new_run(Source(train, valid, options), folder, built), f"minilm: {model} learns from {train}")
+    return train_run(
+        lambda: new_run(Source(train, valid, options), folder, built), f"minilm: {model} learns from {train}"
+    )

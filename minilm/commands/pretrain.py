@@ -26,7 +26,9 @@ def pretrain_bert(
     from minilm.train.run import new_run
 
     if resume is not None:
-        return train(None if corpus is None else [str(corpus)], out, config, settings, resume)  # which goes on with runs of all kinds
+        return train(
+            None if corpus is None else [str(corpus)], out, config, settings, resume
+        )  # which goes on with runs of all kinds
     if corpus is not None and not corpus.exists():
         raise UsageError(f"{corpus}: there is no such file")
     built = PretrainConfig.build(config, dict(parse_setting(text) for text in settings or ()))

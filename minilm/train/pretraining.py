@@ -207,6 +207,7 @@ class PretrainCorpus:
     def __len__(self) -> int:
         """How many tokens."""
         return len(self.tokens)
+
     def completed(self, config: PretrainConfig) -> PretrainConfig:
         """The configuration with what follows from the corpus: the model's vocabulary."""
         return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))

@@ -24,10 +24,10 @@ from minilm.train.checkpoint import (
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
 from minilm.train.corpus import SHARDS, TOKENS, Places
+from minilm.train.finetuning.results import FILES as FINETUNED
 from minilm.train.observers import COSTS, LOG, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.pretraining import PRETRAINED, SENTENCES
-from minilm.train.finetuning.results import FILES as FINETUNED
 from minilm.train.tasks import config_from, task
 from minilm.train.trainer import Trainer
 

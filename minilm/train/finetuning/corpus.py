@@ -1,8 +1,8 @@
 """The examples of a fine-tuning run, and what is around them in its folder.
 
-    RUN/train.jsonl, validation.jsonl    the examples as they were read, so that the run needs no other file
-    RUN/tokenizer.json, vocab.txt, ...   the pretrained model's tokenizer
-    RUN/model/                           in the end, the best model, as Hugging Face's library reads it
+RUN/train.jsonl, validation.jsonl    the examples as they were read, so that the run needs no other file
+RUN/tokenizer.json, vocab.txt, ...   the pretrained model's tokenizer
+RUN/model/                           in the end, the best model, as Hugging Face's library reads it
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from minilm.data.labels import class_weights
 from minilm.errors import ConfigError, DataError
 from minilm.files import checksum, written_whole
 from minilm.models.hub import found
-from minilm.models.pretrained import fill, read_config, read_weights
+from minilm.models.pretrained import fill, read_weights
 from minilm.tensor import Tensor
 from minilm.text.wordpiece import BertTokenizer
 from minilm.train.finetuning.examples import Epochs
-from minilm.train.finetuning.tasks import TASKS
+from minilm.train.finetuning.tasks import TASKS, BertTask, restored
 from minilm.train.observers import Observer
 
 Array = Any
@@ -54,11 +54,8 @@ class FinetuneCorpus:
         learnt, encoded: the same as the model sees them. place: the run's folder.
     """
 
-    def __init__(
-        self, config: Any, tokenizer: BertTokenizer, train: Sequence[Any], validation: Sequence[Any], place: Path
-    ) -> None:
-        self.config, self.train, self.validation, self.place = config, train, validation, place
-        self.task = TASKS[config.task].of(config, tokenizer, train)
+    def __init__(self, task: BertTask, train: Sequence[Any], validation: Sequence[Any], place: Path) -> None:
+        self.config, self.task, self.train, self.validation, self.place = task.config, task, train, validation, place
         self.learnt, self.encoded = self.task.encode(train), self.task.encode(validation)
 
     @property
@@ -73,17 +70,17 @@ class FinetuneCorpus:
         cls, source: Source, folder: Path, config: Any, progress: Callable[[int, int], None] | None = None
     ) -> Any:
         """Read the examples, and put them and the tokenizer into the run's folder. Errors: DataError, ConfigError."""
-        task = TASKS[config.task]
-        train = task.read(source.train, config, **source.options)
+        kind = TASKS[config.task]
+        train = kind.read(source.train, config, **source.options)
         if source.validate is None:
             count = round(len(train) * config.train_fraction)
-            train, validation = train[:count], train[count:]
+            train, validation, labels = train[:count], train[count:], kind.labels_of(train)
             if not train or not validation:
                 raise DataError(f"{source.train}: too few examples to keep some for validation; give a file of them")
         else:
-            validation = task.read(source.validate, config, **source.options)
+            validation, labels = kind.read(source.validate, config, **source.options), kind.labels_of(train)
         tokenizer = BertTokenizer.from_pretrained(found(config.pretrained))
-        corpus = cls(config, tokenizer, train, validation, folder)
+        corpus = cls(kind(config, tokenizer, labels), train, validation, folder)
         for name, originals in ((TRAIN, train), (VALIDATION, validation)):
             with written_whole(folder / name, "w") as file:
                 for original in originals:
@@ -94,15 +91,20 @@ class FinetuneCorpus:
     @classmethod
     def load(cls, folder: Path, config: Any) -> Any:
         """What `prepare` left in `folder`. Errors: DataError for files that are not as they were."""
-        train, validation = (_read_originals(folder / name, TASKS[config.task]) for name in (TRAIN, VALIDATION))
-        return cls(config, BertTokenizer.from_pretrained(folder), train, validation, folder)
+        task = restored(config, folder)
+        train, validation = (_read_originals(folder / name, type(task)) for name in (TRAIN, VALIDATION))
+        return cls(task, train, validation, folder)
 
     def completed(self, config: Any) -> Any:
         """The configuration with what follows from the examples: the classes, steps, evaluations."""
         data = self.data(config)
         model = config.model
         if self.task.labels is not None:
-            names = {"num_labels": len(self.task.labels), "id2label": self.task.labels.id2label, "label2id": self.task.labels.label2id}
+            names = {
+                "num_labels": len(self.task.labels),
+                "id2label": self.task.labels.id2label,
+                "label2id": self.task.labels.label2id,
+            }
             model = replace(model, **names)
         if model.vocab_size != self.tokenizer.vocab_size:
             raise ConfigError(

@@ -18,8 +18,9 @@ from minilm.data.squad import Answer, Question, read_squad
 from minilm.data.tag_windows import tag_windows, word_tags
 from minilm.data.tagging import TaggedSentence, read_conll, read_conllu
 from minilm.errors import MissingExtraError
-from minilm.evaluation.classification import confusion_matrix, measures_of_confusion
-from minilm.evaluation.squad import squad_scores
+from minilm.evaluation.classification import classification_measures, confusion_matrix, measures_of_confusion
+from minilm.evaluation.intervals import Measure
+from minilm.evaluation.squad import squad_measures, squad_scores
 from minilm.evaluation.tagging import tagging_measures
 from minilm.models.bert_heads import (
     BertForQuestionAnswering,
@@ -57,14 +58,10 @@ class BertTask(ABC):
 
     MODEL: ClassVar[Any]
     PACK: ClassVar[bool] = True  # whether padding needs no scores
+    LABELLED: ClassVar[bool] = True  # whether there are classes
 
     def __init__(self, config: Any, tokenizer: BertTokenizer, labels: LabelMap | None = None) -> None:
         self.config, self.tokenizer, self.labels = config, tokenizer, labels
-
-    @classmethod
-    def of(cls, config: Any, tokenizer: BertTokenizer, train: Sequence[Any]) -> Any:
-        """The task that these originals are for: it has their labels."""
-        return cls(config, tokenizer, cls.labels_of(train))
 
     @staticmethod
     @abstractmethod
@@ -92,6 +89,13 @@ class BertTask(ABC):
     @abstractmethod
     def measured(self, predictions: list[Any], originals: Sequence[Any]) -> dict[str, float]:
         """How good predictions are."""
+
+    @abstractmethod
+    def judged(self, predictions: list[Any], originals: Sequence[Any]) -> tuple[dict[str, Measure], Array | None]:
+        """The measures with confidence intervals, and how often each class was taken for which (None: no classes).
+
+        Errors: MissingExtraError without the packages that the measures come from.
+        """
 
     @abstractmethod
     def rows(self, predictions: list[Any], originals: Sequence[Any]) -> Iterable[dict[str, Any]]:
@@ -173,7 +177,16 @@ class Classification(BertTask):
         right, said = label_ids(originals, self.labels), np.argmax(predictions, 1)
         matrix = confusion_matrix(right, said, len(self.labels))
         seen = matrix.any(0) | matrix.any(1)
-        return {"accuracy": float(np.mean(right == said)), "f1_macro": measures_of_confusion(matrix[seen][:, seen])["f1_macro"]}
+        return {
+            "accuracy": float(np.mean(right == said)),
+            "f1_macro": measures_of_confusion(matrix[seen][:, seen])["f1_macro"],
+        }
+
+    def judged(self, predictions: list[Any], originals: Sequence[Any]) -> tuple[dict[str, Measure], Array | None]:
+        """Accuracy, F1 and Matthews' correlation."""
+        assert self.labels is not None
+        right, said = label_ids(originals, self.labels), np.argmax(predictions, 1)
+        return classification_measures(right, said), confusion_matrix(right, said, len(self.labels))
 
     def rows(self, predictions: list[Any], originals: Sequence[TextExample]) -> Iterable[dict[str, Any]]:
         """Each text with the class that was predicted, and its probability."""
@@ -231,6 +244,15 @@ class Tagging(BertTask):
             return {"token_accuracy": float(np.mean(same))}
         return {name: measure.value for name, measure in measures.items()}
 
+    def judged(self, predictions: list[Any], originals: Sequence[Any]) -> tuple[dict[str, Measure], Array | None]:
+        """The share of right tags, and the spans' precision, recall and F1."""
+        assert self.labels is not None
+        right = [list(sentence.tags) for sentence in originals]
+        numbers = [
+            [self.labels.label2id[tag] for tags in all_tags for tag in tags] for all_tags in (right, predictions)
+        ]
+        return tagging_measures(right, predictions), confusion_matrix(*numbers, len(self.labels))
+
     def rows(self, predictions: list[Any], originals: Sequence[TaggedSentence]) -> Iterable[dict[str, Any]]:
         """Each sentence's words and the tags that were predicted."""
         for tags, sentence in zip(predictions, originals):
@@ -243,6 +265,7 @@ class Answering(BertTask):
 
     MODEL = BertForQuestionAnswering
     PACK = False  # as in training, where the loss counts padding too
+    LABELLED = False
 
     @staticmethod
     def original(values: dict[str, Any]) -> Any:
@@ -287,12 +310,23 @@ class Answering(BertTask):
         scores = squad_scores(originals, {prediction.id: prediction.text for prediction in predictions})
         return {"exact": 100 * float(scores.exact.mean()), "f1": 100 * float(scores.f1.mean())}
 
+    def judged(self, predictions: list[Any], originals: Sequence[Any]) -> tuple[dict[str, Measure], Array | None]:
+        """Exact match and F1, of questions with and without an answer too where there are both."""
+        said = {prediction.id: prediction.text for prediction in predictions}
+        return squad_measures(squad_scores(originals, said)), None
+
     def rows(self, predictions: list[Prediction], originals: Sequence[Question]) -> Iterable[dict[str, Any]]:
         """Each question with its answer, and how probable that is among the best."""
         for prediction, question in zip(predictions, originals):
             told = {"answers": [answer.text for answer in question.answers]} if question.answers else {}
             best = prediction.candidates[0].probability if prediction.candidates else 0.0
-            yield {"id": question.id, "question": question.question, **told, "predicted": prediction.text, "probability": best}
+            yield {
+                "id": question.id,
+                "question": question.question,
+                **told,
+                "predicted": prediction.text,
+                "probability": best,
+            }
 
     def choices(self, examples: Examples) -> int:
         """The positions of a window."""
@@ -301,3 +335,9 @@ class Answering(BertTask):
 
 TASKS: dict[str, type[BertTask]] = {"classify": Classification, "tag": Tagging, "qa": Answering}
 
+
+def restored(config: Any, folder: Path) -> BertTask:
+    """The task that a configuration is for, with the tokenizer in `folder` and the labels of `config.model`."""
+    kind = TASKS[config.task]
+    tokenizer = BertTokenizer.from_pretrained(folder)
+    return kind(config, tokenizer, LabelMap.from_config(config.model.id2label) if kind.LABELLED else None)
