@@ -32,7 +32,7 @@ def draw_loss(folder: Path, vocab_size: int, title: str) -> Path | None:
     _draw(axes, lines, vocab_size)
     axes.set_title(title, parse_math=False)  # a $ in a file's name is no formula
     path = folder / FILE_NAME
-    _save(figure, path)
+    save_figure(figure, path)
     return path
 
 
@@ -72,7 +72,7 @@ def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Pat
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return path
 
 
@@ -84,7 +84,8 @@ def _curve(folder: Path) -> list[dict[str, Any]]:
     return [{**line, "seconds": timing.get(line["step"], {}).get("seconds", math.nan)} for line in lines]
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure, whole or not at all, and close it."""
     from matplotlib import pyplot
 
     with warnings.catch_warnings(), written_whole(path) as file:
