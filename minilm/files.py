@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -48,6 +49,16 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure, whole or not at all, and close it. Errors: OSError of the file system."""
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings(), written_whole(path) as file:
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font need not have every script
+        figure.savefig(file, format=path.suffix[1:])
+    pyplot.close(figure)
 
 
 def checksum(path: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilm.errors import ConfigError, MissingExtraError, ShapeError
-from minilm.train.picture import save_figure
+from minilm.files import save_figure
 
 NUMBERED = 20  # classes up to which each field has its number written in
 
