@@ -27,11 +27,11 @@ from minilm.train.checkpoint import (
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import TrainConfig
 from minilm.train.corpus import SHARDS, TOKENS, Corpus
-from minilm.train.observers import COSTS, LOG, TIMING
+from minilm.train.observers import COSTS, LOG, TENSORBOARD, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.trainer import Trainer
 
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SHARDS, LOG, TIMING, COSTS, PICTURE)  # what a run writes into its folder
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SHARDS, LOG, TIMING, COSTS, PICTURE, TENSORBOARD)  # what a run writes
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
