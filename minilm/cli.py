@@ -110,7 +110,9 @@ def train(
     corpus: Annotated[
         list[str] | None, typer.Argument(help="A UTF-8 text file, a folder made by tokenize, or several as DIR:WEIGHT.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
