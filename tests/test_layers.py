@@ -36,13 +36,16 @@ ALLOWED = {
     "optim": ENGINE,
     "text": BASE,
     "data": ENGINE - {"kernels"} | {"text"},
+    "evaluation": BASE | {"data"},
     "testing": ENGINE | {"nn", "optim", "data", "compat"},
     "generation": ENGINE - {"kernels"} | {"text"},
     "models": ENGINE - {"kernels"} | {"nn", "generation", "text"},
-    "train": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization", "__version__"},
+    "train": ENGINE
+    | {"nn", "optim", "data", "evaluation", "text", "generation", "models", "serialization", "__version__"},
     "compat": ENGINE | {"nn", "optim", "data", "serialization"},
     "cli": ENGINE
-    | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"},
+    | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"}
+    | {"evaluation"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

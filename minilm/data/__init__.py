@@ -1,7 +1,7 @@
 """Datasets, loaders, token files and corpora."""
 
 from minilm.data import corpora
-from minilm.data.answer_windows import AnswerWindows, answer_windows, best_answers
+from minilm.data.answer_inputs import AnswerWindows, answer_windows, best_answers
 from minilm.data.blocks import CausalBlocks, train_validation_split
 from minilm.data.classification import TextExample, label_ids, label_numbers, read_classification
 from minilm.data.collate import default_collate
@@ -18,8 +18,9 @@ from minilm.data.sampler import (
 from minilm.data.sharding import tokenize_files
 from minilm.data.shards import ShardedTokens
 from minilm.data.squad import Answer, Question, SquadFile, read_squad
-from minilm.data.tag_windows import TagWindows, align_labels, tag_windows, word_tags
+from minilm.data.tag_inputs import TagWindows, align_labels, tag_windows, word_tags
 from minilm.data.tagging import TaggedSentence, read_conll, read_conllu
+from minilm.data.text_inputs import TextRows, text_rows
 from minilm.data.tokenfile import TokenFile, tokenize_file, write_tokens
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "TaggedSentence",
     "TensorDataset",
     "TextExample",
+    "TextRows",
     "TokenFile",
     "align_labels",
     "answer_windows",
@@ -58,6 +60,7 @@ __all__ = [
     "read_conllu",
     "read_squad",
     "tag_windows",
+    "text_rows",
     "tokenize_file",
     "tokenize_files",
     "train_validation_split",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def ranges(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Cut 0 .. 2**64 - 1 into ranges (first, last) of which each has about RANGE of the hashes in the files."""
     count = max(-(-sum(path.stat().st_size for path in paths) // (ENTRY_BYTES * RANGE)), 1)
     bounds = [(i << 64) // count for i in range(count + 1)]
-    return [(first, behind - 1) for first, behind in zip(bounds, bounds[1:])]
+    return [(first, behind - 1) for first, behind in pairwise(bounds)]
 
 
 def mark_repeated(paths: Sequence[Path], first: int, last: int) -> None:

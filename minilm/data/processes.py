@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
 Task = TypeVar("Task")
@@ -21,7 +22,9 @@ Result = TypeVar("Result")
 class InOrder(Protocol):
     """`map`, perhaps by several processes."""
 
-    def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]: ...
+    def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task], /) -> Iterator[Result]:
+        """The results in the order of the tasks."""
+        ...
 
 
 @contextlib.contextmanager
@@ -58,11 +61,26 @@ def processes(jobs: int) -> Iterator[InOrder]:
 def _in_order(pool: ProcessPoolExecutor, most: int, function: Any, tasks: Iterable[Any], /) -> Iterator[Any]:
     pending: deque[Any] = deque()
     for task in tasks:
-        pending.append(pool.submit(function, task))
+        with _without_interrupts():  # it may start a process
+            pending.append(pool.submit(function, task))
         if len(pending) >= most:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started within never hear of Ctrl-C, not even before `_begin`; this one hears of it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it is started, it lets interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(reader: Any) -> None:

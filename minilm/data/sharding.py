@@ -75,7 +75,7 @@ def tokenize_files(
     separator = document_separator or "\n"
     cut = pieces(sources, shard_bytes, separator)
     learnt = {"kind": kind} if kind == "char" else {"kind": kind, "vocab_size": vocab_size}
-    plan = {
+    plan: dict[str, Any] = {
         "version": VERSION,
         "sources": [_identity(source) for source in sources],
         "shard_bytes": shard_bytes,

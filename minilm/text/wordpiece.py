@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from minilm.errors import DataError
 from minilm.files import written_whole
 from minilm.text.batch_encoding import BatchEncoding, as_tensors
-from minilm.text.bert_files import CONFIG, SPECIAL, VOCAB, BertSettings, from_tokenizer_json, read_pretrained
+from minilm.text.bert_files import CONFIG, SPECIAL, UNLIMITED, VOCAB, BertSettings, from_tokenizer_json, read_pretrained
 from minilm.text.reading import cut_pieces, read_chunks, word_pieces
 from minilm.text.tokenizer import FILE_NAME, Ids, Tokenizer, check_surrogates
 
@@ -224,10 +224,10 @@ class BertTokenizer(Tokenizer):
         fill = _choice("padding", padding, PADDINGS)
         if max_length is not None and padding is False and truncation is None:
             how = "longest_first"
-        if max_length is None and self.model_max_length < 10**20:
-            max_length = self.model_max_length
         if max_length is None:
-            how, fill = None, None if fill == "max_length" else fill
+            max_length = self.model_max_length
+        if max_length >= UNLIMITED:
+            max_length, how, fill = None, None, None if fill == "max_length" else fill
         room = None if max_length is None else max_length - self._added(paired, add_special_tokens)
         if how is not None and room is not None:
             _check_room(how, max_length, room, stride, paired)
@@ -291,7 +291,7 @@ class BertTokenizer(Tokenizer):
         fill = _choice("padding", padding, PADDINGS)
         if not rows:
             raise DataError("BertTokenizer.pad: there are no rows")
-        fields = {key: [list(row[key]) if np.ndim(row[key]) else row[key] for row in rows] for key in rows[0]}
+        fields = {key: [np.asarray(row[key]).tolist() for row in rows] for key in rows[0]}
         longest = max(len(ids) for ids in fields["input_ids"])
         if fill == "max_length":
             longest = max(longest, self.model_max_length if max_length is None else max_length)

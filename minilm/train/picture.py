@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import CheckpointError, ConfigError
-from minilm.files import written_whole
+from minilm.files import save_figure
 from minilm.train.observers import LOG, TIMING, read_log
 
 FILE_NAME = "loss.png"
@@ -84,16 +83,6 @@ def _curve(folder: Path) -> list[dict[str, Any]]:
     if not lines:
         raise CheckpointError(f"{folder}: holds no {LOG}, or an empty one: there is nothing to draw yet")
     return [{**line, "seconds": timing.get(line["step"], {}).get("seconds", math.nan)} for line in lines]
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a matplotlib figure, whole or not at all, and close it."""
-    from matplotlib import pyplot
-
-    with warnings.catch_warnings(), written_whole(path) as file:
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font need not have every script
-        figure.savefig(file, format=path.suffix[1:])
-    pyplot.close(figure)
 
 
 def _draw(axes: Any, lines: list[dict[str, Any]], guessing: tuple[str, float]) -> None:

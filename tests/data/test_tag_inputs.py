@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilm.data import LabelMap, TaggedSentence, align_labels, tag_windows, word_tags
-from minilm.data.tag_windows import first_tokens, owners, window_spans
+from minilm.data.tag_inputs import first_tokens, owners, window_spans
 from minilm.errors import DataError
 from minilm.text import BertTokenizer
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilm.data import Answer, AnswerWindows, answer_windows, best_answers
-from minilm.data.answer_windows import Candidate, answer_positions
+from minilm.data.answer_inputs import Candidate, answer_positions
 from minilm.data.squad import Question
 from minilm.errors import DataError
 from minilm.text import BertTokenizer
