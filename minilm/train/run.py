@@ -24,6 +24,7 @@ from minilm.train.checkpoint import (
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
 from minilm.train.corpus import SHARDS, TOKENS, Places
+from minilm.train.finetuning.corpus import Source
 from minilm.train.finetuning.results import FILES as FINETUNED
 from minilm.train.observers import COSTS, LOG, TENSORBOARD, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
@@ -56,7 +57,7 @@ _MAY_CHANGE = (
 
 
 def new_run(
-    source: str | os.PathLike[str] | Places | None,
+    source: str | os.PathLike[str] | Places | Source | None,
     folder: Path,
     config: RunConfig,
     progress: Callable[[int, int], None] | None = None,
@@ -64,7 +65,7 @@ def new_run(
     """A trainer for a fresh run in `folder`, which is made, and its corpus; `config` says of which kind it is.
 
     `source` None is the Shakespeare that ships. It may be a folder of shards too, or pairs of such folders and weights;
-    their tokens are not copied.
+    their tokens are not copied. Fine-tuning takes a Source.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 

@@ -23,7 +23,7 @@ class FinetuneConfig(RunConfig):
         max_length: T, the most tokens of a text; what is longer is cut, or read through a window.
         epochs: how often all examples are learnt from. `steps` may end it sooner.
         evaluations: how many in an epoch, each with a checkpoint; eval_every and checkpoint_every follow.
-        metric: which measure says what is best, for the checkpoint that is kept and for `patience`; "loss" for the loss.
+        metric: the measure that says what is best, for the checkpoint that is kept and for `patience`; or "loss".
         class_weights: whether each class counts alike in the loss, however many examples it has.
     """
 

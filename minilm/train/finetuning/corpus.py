@@ -107,9 +107,8 @@ class FinetuneCorpus:
             }
             model = replace(model, **names)
         if model.vocab_size != self.tokenizer.vocab_size:
-            raise ConfigError(
-                f"{config.pretrained}: the tokenizer has {self.tokenizer.vocab_size} tokens, the model {model.vocab_size}"
-            )
+            count = self.tokenizer.vocab_size
+            raise ConfigError(f"{config.pretrained}: the tokenizer has {count} tokens, the model {model.vocab_size}")
         follows: dict[str, Any] = {}
         if config.task == "qa":
             follows["no_answer"] = any(not question.answers for question in self.train)

@@ -33,7 +33,7 @@ class Examples:
     by_token: bool = False
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, Any]], targets: Sequence[Any], by_token: bool = False) -> Examples:
+    def of(cls, rows: Sequence[Mapping[str, Any]], targets: Any, by_token: bool = False) -> Examples:
         """Of encoded rows, and a target for each row, or an array of them for each token of it.
 
         Errors: DataError for no row.

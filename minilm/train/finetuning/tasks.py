@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minilm.data.answer_windows import Prediction, answer_windows, best_answers
+from minilm.data.answer_inputs import Prediction, answer_windows, best_answers
 from minilm.data.classification import TextExample, label_ids, read_classification
 from minilm.data.labels import LabelMap
 from minilm.data.squad import Answer, Question, read_squad
-from minilm.data.tag_windows import tag_windows, word_tags
+from minilm.data.tag_inputs import tag_windows, word_tags
 from minilm.data.tagging import TaggedSentence, read_conll, read_conllu
+from minilm.data.text_inputs import text_rows
 from minilm.errors import MissingExtraError
 from minilm.evaluation.classification import classification_measures, confusion_matrix, measures_of_confusion
 from minilm.evaluation.intervals import Measure
@@ -41,7 +42,7 @@ class Encoded:
     """Originals as the model sees them.
 
     Attributes:
-        examples: what is batched. windows: what a task needs to go back from scores to originals.
+        examples: what is batched. windows: what they were made of, to go back from scores to originals.
     """
 
     examples: Examples
@@ -157,13 +158,8 @@ class Classification(BertTask):
         """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP], cut to max_length tokens."""
         assert self.labels is not None
         ids = label_ids(originals, self.labels) if labelled else np.zeros(len(originals), np.int64)
-        texts = [example.text for example in originals]
-        pairs = [example.pair for example in originals]
-        rows = self.tokenizer(
-            texts, pairs if pairs[0] is not None else None, truncation=True, max_length=self.config.max_length
-        )
-        names = "input_ids", "token_type_ids"
-        return Encoded(Examples.of([{name: np.array(rows[name][i]) for name in names} for i in range(len(texts))], ids))
+        rows = text_rows(self.tokenizer, originals, max_length=self.config.max_length)
+        return Encoded(Examples.of(rows.rows, ids), rows)
 
     def interpreted(self, scores: list[Array], encoded: Encoded, originals: Sequence[Any]) -> list[Any]:
         """The probabilities of the classes, for each text."""
@@ -210,7 +206,8 @@ class Tagging(BertTask):
     @staticmethod
     def original(values: dict[str, Any]) -> Any:
         """A sentence."""
-        return TaggedSentence(*(tuple(values[name]) for name in ("words", "tags", "lines")), values["file"])
+        words, tags, lines = (tuple(values[name]) for name in ("words", "tags", "lines"))
+        return TaggedSentence(words, tags, lines, values["file"])
 
     @staticmethod
     def read(path: Path, config: Any, labelled: bool = True, **options: Any) -> list[Any]:
@@ -232,6 +229,7 @@ class Tagging(BertTask):
 
     def interpreted(self, scores: list[Array], encoded: Encoded, originals: Sequence[Any]) -> list[Any]:
         """The tags of each sentence's words."""
+        assert self.labels is not None
         return word_tags([row.argmax(-1) for row in scores], encoded.windows, originals, self.labels)
 
     def measured(self, predictions: list[Any], originals: Sequence[TaggedSentence]) -> dict[str, float]:
@@ -248,10 +246,8 @@ class Tagging(BertTask):
         """The share of right tags, and the spans' precision, recall and F1."""
         assert self.labels is not None
         right = [list(sentence.tags) for sentence in originals]
-        numbers = [
-            [self.labels.label2id[tag] for tags in all_tags for tag in tags] for all_tags in (right, predictions)
-        ]
-        return tagging_measures(right, predictions), confusion_matrix(*numbers, len(self.labels))
+        true, said = ([self.labels.label2id[tag] for each in tags for tag in each] for tags in (right, predictions))
+        return tagging_measures(right, predictions), confusion_matrix(true, said, len(self.labels))
 
     def rows(self, predictions: list[Any], originals: Sequence[TaggedSentence]) -> Iterable[dict[str, Any]]:
         """Each sentence's words and the tags that were predicted."""
