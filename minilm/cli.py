@@ -1,5 +1,7 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
+What stands in files of its own (minilm/commands/): embed.
+
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
 
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from minilm.commands.embed import embed
 from minilm.errors import MinilmError
 
 app = typer.Typer(
@@ -179,6 +182,9 @@ def generate(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+app.command()(embed)
 
 
 @app.command()
