@@ -93,6 +93,7 @@ def test_folders_that_ask_for_other_things_are_refused(real_bert, tmp_path):
     (folder / "modules.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"modules\.json: it cannot be read"):
         SentenceEncoder.from_pretrained(folder)
+    (folder / "modules.json").unlink()
     with (folder / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("onemore\n")
     (folder / "tokenizer.json").unlink()
