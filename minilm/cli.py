@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from minilm.commands.embed import embed
 from minilm.commands.finetune import finetune
 from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
@@ -206,6 +207,9 @@ def generate(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+app.command()(embed)
 
 
 @app.command()
