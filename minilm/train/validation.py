@@ -33,7 +33,7 @@ def measure(trainer: Trainer, batches: int | None = None, seed: int = 0) -> dict
 def assess(trainer: Trainer) -> tuple[float, dict[str, float]]:
     """The validation loss and the measures; data that measure the whole at once have an `assess(model)`."""
     if not hasattr(trainer.data, "assess"):
-        return evaluate(trainer), measure(trainer)
+        return trainer.evaluate(), measure(trainer)
     with evaluating(trainer):
         loss, measures = trainer.data.assess(trainer.model)
         return loss, measures
