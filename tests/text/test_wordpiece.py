@@ -213,11 +213,15 @@ def test_saved_and_read_again(small: BertTokenizer, tmp_path: Path) -> None:
     for again in (BertTokenizer.from_pretrained(tmp_path), BertTokenizer.from_pretrained(tmp_path / "vocab.txt")):
         assert again.fingerprint == cased.fingerprint != small.fingerprint
         assert again.model_max_length == 99
-    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
+    for again in (load_tokenizer(tmp_path), load_tokenizer(tmp_path / "tokenizer.json")):
+        assert again.fingerprint == cased.fingerprint
+        assert again.model_max_length == 99
     data = json.loads((tmp_path / "tokenizer.json").read_text())
     del data["model"]["type"]  # as older files
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     assert isinstance(load_tokenizer(tmp_path), BertTokenizer)
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
 
 
 def test_added_tokens_are_kept(tmp_path: Path) -> None:
