@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from minilm.data.labels import LabelMap
 from minilm.errors import DataError
 from minilm.text.reading import read_text
+from minilm.text.tokenizer import check_surrogates
 
 # Names of columns as files in use have them, and the second text's beside the first's where there are two.
 TEXTS = (
@@ -43,6 +43,7 @@ PAIRS = {
 }
 LABELS = ("label", "labels", "class", "category", "sentiment", "target", "intent", "gold_label")
 
+LONGEST = 2**31 - 1  # characters of a field of CSV; more than a C long holds on Windows is refused
 Column = str | int | None
 
 
@@ -146,7 +147,7 @@ def _rows(path: Path, delimiter: str, quoted: bool) -> Iterator[tuple[int, list[
     """The rows that are not blank, each with the number of its first line."""
     text = read_text(path).removeprefix("\ufeff")
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    before = csv.field_size_limit(sys.maxsize)  # by default a field has 131,072 characters at most
+    before = csv.field_size_limit(LONGEST)  # by default a field has 131,072 characters at most
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
         line = 1
@@ -299,6 +300,10 @@ def _object(where: str, content: str) -> dict[str, Any]:
 
 def _value(where: str, name: str, value: Any, part: str) -> str:
     if isinstance(value, str):
+        try:
+            check_surrogates(value)  # JSON can write half a character, which no UTF-8 file can hold
+        except DataError as error:
+            raise DataError(f"{where}: {name!r}: {error}") from None
         return value
     if part == "label" and isinstance(value, int | float) and math.isfinite(value):
         return str(value)

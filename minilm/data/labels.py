@@ -28,7 +28,8 @@ class LabelMap:
     def of(cls, labels: Iterable[str]) -> LabelMap:
         """All labels that occur, sorted: as numbers where all are whole numbers, else by code points."""
         found = set(labels)
-        return cls(sorted(found, key=int) if all(map(_whole, found)) else sorted(found))
+        numbers = all(map(_whole, found))
+        return cls(sorted(found, key=lambda label: (int(label) if numbers else 0, label)))
 
     @classmethod
     def from_config(cls, id2label: Mapping[Any, str]) -> LabelMap:

@@ -11,6 +11,7 @@ from typing import Any
 
 from minilm.errors import DataError
 from minilm.text.reading import read_text
+from minilm.text.tokenizer import check_surrogates
 
 _DECODER = json.JSONDecoder()
 
@@ -136,6 +137,10 @@ class _Reader:
         text: str = self._field(item, name, (str,), at)
         if not text.strip():
             raise self._error(at, f"the {name} is empty")
+        try:
+            check_surrogates(text)  # JSON can write half a character, which no tokenizer takes
+        except DataError as error:
+            raise self._error(at, f"the {name}: {error}") from None
         return text
 
     def _field(self, item: dict[str, Any], name: str, kinds: tuple[type, ...], at: tuple[Any, ...]) -> Any:

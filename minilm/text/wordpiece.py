@@ -42,6 +42,7 @@ class BertTokenizer(Tokenizer):
         self, vocab: Mapping[str, int], settings: BertSettings | None = None, source: str = "BertTokenizer"
     ) -> None:
         self.settings = settings or BertSettings()
+        self.source = source
         check_vocabulary(vocab, self.settings, source)
         self._backend = built(vocab, self.settings, source)
         self._model_vocab = dict(vocab)
@@ -298,6 +299,11 @@ class BertTokenizer(Tokenizer):
         """Each token and its id."""
         vocab: dict[str, int] = self._backend.get_vocab()
         return vocab
+
+    def check_fits(self, vocab_size: int, model: str) -> None:
+        """Errors: DataError unless a model of `vocab_size` embeddings, named `model`, has one for each token."""
+        if len(self) > vocab_size:
+            raise DataError(f"{self.source}: {len(self)} tokens, and {model} has embeddings for {vocab_size}")
 
     def __len__(self) -> int:
         return self.vocab_size

@@ -93,6 +93,7 @@ def test_read(tmp_path: Path, name: str, content: str, options: dict, expected: 
         ("a.jsonl", '{"text": "a", "label": NaN}', {}, "line 1: 'label' is NaN, not a text"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}', {}, "line 2: there is no 'label'"),
         ("a.jsonl", '{"text": " ", "label": 1}', {}, "line 1: the text is empty"),
+        ("a.jsonl", r'{"text": "a\ud800", "label": 1}', {}, r"line 1: 'text': U\+D800 at position 1 is"),
     ],
 )  # fmt: skip
 def test_refused_with_file_and_line(tmp_path: Path, name: str, content: str, options: dict, why: str) -> None:
@@ -139,6 +140,7 @@ def test_a_text_of_100_000_words(tmp_path: Path) -> None:
 def test_labels_are_sorted_as_what_they_are() -> None:
     assert LabelMap.of(["b", "a", "b"]).names == ("a", "b")
     assert LabelMap.of(["10", "9", "-1"]).names == ("-1", "9", "10")
+    assert LabelMap.of(["1", "001", "01"]).names == ("001", "01", "1")
     assert LabelMap.of(["10", "9", "x"]).names == ("10", "9", "x")
     labels = LabelMap.of("ba")
     assert LabelMap.from_config({str(i): name for i, name in labels.id2label.items()}) == labels

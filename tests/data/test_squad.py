@@ -93,6 +93,7 @@ AT = r"data\[0\]\.paragraphs\[0\]\.qas\[1\]"
         ({"is_impossible": True}, "is_impossible is true, and there are answers"),
         ({"is_impossible": "no"}, 'is_impossible is "no", not true or false'),
         ({"question": " "}, "the question is empty"),
+        ({"question": "a\ud800"}, r"the question: U\+D800 at position 1 is a lone surrogate"),
         ({"question": None}, "'question' is null, not str"),
         ({"id": "q1"}, r"the id 'q1' is that of data\[0\]\.paragraphs\[0\]\.qas\[0\], too"),
         ({"id": None}, "'id' is null, not str or int"),

@@ -145,6 +145,13 @@ def test_collated_as_dictionaries(small: BertTokenizer) -> None:
     assert loaded[1]["label"].tolist() == [2, 3]
 
 
+def test_tensors_go_to_a_device(small: BertTokenizer) -> None:
+    moved = small("to be", return_tensors="ml").to("cpu")
+    assert moved.input_ids.tolist() == [[2, 5, 6, 3]]
+    assert moved.tokens() == ["[CLS]", "to", "be", "[SEP]"]
+    small.check_fits(17, "a model")
+
+
 def test_pickled(small: BertTokenizer) -> None:
     again = pickle.loads(pickle.dumps(small))
     encoded = pickle.loads(pickle.dumps(small("to be")))
@@ -206,11 +213,15 @@ def test_saved_and_read_again(small: BertTokenizer, tmp_path: Path) -> None:
     for again in (BertTokenizer.from_pretrained(tmp_path), BertTokenizer.from_pretrained(tmp_path / "vocab.txt")):
         assert again.fingerprint == cased.fingerprint != small.fingerprint
         assert again.model_max_length == 99
-    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
+    for again in (load_tokenizer(tmp_path), load_tokenizer(tmp_path / "tokenizer.json")):
+        assert again.fingerprint == cased.fingerprint
+        assert again.model_max_length == 99
     data = json.loads((tmp_path / "tokenizer.json").read_text())
     del data["model"]["type"]  # as older files
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     assert isinstance(load_tokenizer(tmp_path), BertTokenizer)
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
 
 
 def test_added_tokens_are_kept(tmp_path: Path) -> None:
@@ -291,6 +302,8 @@ def test_calls_that_are_refused(small: BertTokenizer) -> None:
         (lambda: small.encode_array("\udfff"), r"U\+DFFF at position 0"),
         (lambda: small.decode([99]), "id 99 is outside"),
         (lambda: small.convert_ids_to_tokens(-1), "id -1 is outside"),
+        (lambda: small.check_fits(16, "model.safetensors"), r"17 tokens, and model\.safetensors has embeddings for 16"),
+        (lambda: small.pad([]), "there are no rows"),
         (lambda: small("to").tokens(1), "there is no row 1 among 1"),
         (lambda: BatchEncoding({}).word_ids(), "do not come from the tokenizer"),
     ]:
