@@ -66,7 +66,8 @@ class BertHead(PretrainedModel):
     """What the models share: an encoder `bert` below a head.
 
     Attributes:
-        pooling: whether the head needs the pooled first token. wide: whether it scores each position.
+        pooling: whether the head needs the pooled first token. wide: whether it scores each position; else it is given
+            the first ones' states alone, and nothing is computed that does not lead to them.
         usual_length: how many tokens sequences have, for `flops_per_token`; 0 for all positions.
     """
 
@@ -110,9 +111,11 @@ class BertHead(PretrainedModel):
             raise TypeError(f"{type(self).__name__}: labels are {', '.join(self.label_names)}, not {unknown.pop()}")
         states: list[Tensor] | None = [] if output_hidden_states else None
         attentions: list[Tensor] | None = [] if output_attentions else None
-        pack = not (self.wide or output_hidden_states or output_attentions) if pack is None else pack
-        positions = positions_of(self.config, input_ids, attention_mask, pack)
-        x = self.bert.encode(positions, input_ids, token_type_ids, position_ids, states, attentions)
+        only_first = not (self.wide or output_hidden_states or output_attentions)
+        positions = positions_of(self.config, input_ids, attention_mask, only_first if pack is None else pack)
+        x = self.bert.encode(positions, input_ids, token_type_ids, position_ids, states, attentions, only_first)
+        if not (self.wide or only_first):
+            x = x[positions.first]
         return Output(
             **self.results(x, positions, **{name: labels.get(name) for name in self.label_names}),
             hidden_states=None if states is None else tuple(states),
@@ -121,7 +124,7 @@ class BertHead(PretrainedModel):
 
     label_names: tuple[str, ...] = ("labels",)
 
-    # Scores and loss by name, of the last layer's states (N, C), the positions, and the labels by name.
+    # Scores and loss by name, of the last layer's states (N, C), or (B, C), the positions, and the labels by name.
     results: Callable[..., dict[str, Any]]
 
     def tokens_in(self, batch: Any) -> int:
@@ -140,14 +143,14 @@ class BertHead(PretrainedModel):
     def packed(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Positions]:
-        """The last layer's states (N, C) where there is no padding, or a label, and which positions these are."""
+        """The last layer's states (N, C) where there is no padding, or a label, or (B, C), and the positions."""
         also = None
         if labels is not None:
             if labels.shape != input_ids.shape:
                 raise ShapeError(f"BERT: labels have the shape {labels.shape}, the tokens {input_ids.shape}")
             also = labels.array != IGNORED
         positions = positions_of(self.config, input_ids, attention_mask, True, also)
-        return self.bert.encode(positions, input_ids, token_type_ids), positions
+        return self.bert.encode(positions, input_ids, token_type_ids, only_first=not self.wide), positions
 
 
 class BertForPreTraining(BertHead):
@@ -171,7 +174,7 @@ class BertForPreTraining(BertHead):
     ) -> dict[str, Any]:
         """See the class."""
         scores = self.cls["predictions"](x)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first]))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = cross_entropy(scores, positions.rows(labels)) + cross_entropy(relation, next_sentence_label)
@@ -188,7 +191,7 @@ class BertForPreTraining(BertHead):
         """The mean cross-entropy of the masked tokens, and that of the next sentences."""
         x, positions = self.packed(input_ids, attention_mask, token_type_ids, labels)
         masked = self.cls["predictions"].loss(x, positions.rows(labels).array)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first]))
         return masked, cross_entropy(relation, next_sentence_label)
 
     def measures(
@@ -204,7 +207,7 @@ class BertForPreTraining(BertHead):
         wanted = positions.rows(labels).array
         chosen = np.flatnonzero(wanted != IGNORED)
         guessed = self.cls["predictions"](x[chosen]).array.argmax(-1)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions)).array.argmax(-1)
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first])).array.argmax(-1)
         return {
             "masked_accuracy": (int((guessed == wanted[chosen]).sum()), len(chosen)),
             "next_sentence_accuracy": (int((relation == next_sentence_label.array).sum()), len(relation)),
@@ -248,7 +251,7 @@ class BertForNextSentencePrediction(BertHead):
 
     def results(self, x: Tensor, positions: Positions, labels: Tensor | None = None) -> dict[str, Any]:
         """See the class."""
-        logits = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        logits = self.cls["seq_relationship"](self.bert.pooler(x))
         return {"loss": None if labels is None else cross_entropy(logits, labels), "logits": logits}
 
     def loss(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -277,7 +280,7 @@ class BertForSequenceClassification(BertHead):
 
     def results(self, x: Tensor, positions: Positions, labels: Tensor | None = None) -> dict[str, Any]:
         """See the class."""
-        logits = self.classifier(self.dropout(self.bert.pooled(x, positions)))
+        logits = self.classifier(self.dropout(self.bert.pooler(x)))
         return {"loss": None if labels is None else self.loss_of(logits, labels), "logits": logits}
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lines with which Hugging Face's users fine-tune BERT, run by both: only the imports differ, and not the losses."""
+"""The lines with which Hugging Face's users fine-tune BERT, run by both: the imports differ, the losses do not."""
 
 from __future__ import annotations
 
