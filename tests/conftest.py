@@ -39,9 +39,10 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("minilm"), max_examples=2000)
 settings.load_profile("deep" if DEEP else "minilm")
 
-UNKNOWN = REQUIRED - {"torch", "native"}
+ORACLES = ("torch", "native", "tensorboard")
+UNKNOWN = REQUIRED - set(ORACLES)
 if UNKNOWN:
-    raise pytest.UsageError(f"MINILM_REQUIRE knows torch and native, not {', '.join(sorted(UNKNOWN))}")
+    raise pytest.UsageError(f"MINILM_REQUIRE knows {', '.join(ORACLES)}, not {', '.join(sorted(UNKNOWN))}")
 
 
 def missing(oracle: str, why: str) -> None:
@@ -60,6 +61,16 @@ def torch() -> ModuleType:
         missing("torch", str(error))
         raise
     return module
+
+
+@pytest.fixture
+def tensorboard() -> ModuleType:
+    """The messages of TensorBoard's files, from tensorboardX."""
+    try:
+        return importlib.import_module("tensorboardX.proto.event_pb2")
+    except ImportError as error:
+        missing("tensorboard", str(error))
+        raise
 
 
 @pytest.fixture
@@ -154,7 +165,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if DEEP:
         report_generated(terminalreporter)
     skipped = terminalreporter.stats.get("skipped", [])
-    for oracle in ("torch", "native"):
+    for oracle in ORACLES:
         count = sum(f"{oracle} is missing" in str(report.longrepr) for report in skipped)
         if count:
             terminalreporter.section(f"{count} COMPARISONS DID NOT RUN: {oracle} is missing", sep="!", red=True)
