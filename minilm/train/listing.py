@@ -15,7 +15,7 @@ from minilm.files import locked
 from minilm.train.checkpoint import checkpoints, read_record
 from minilm.train.observers import LOG, read_log
 
-COLUMNS = ("step", "loss", "validation", "best", "time", "last checkpoint")
+COLUMNS = ("step", "loss", "validation", "best", "time", "written")
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -64,10 +64,10 @@ def _ended(folder: Path, found: dict[str, Any]) -> str:
 def table(folder: Path) -> Table:
     """All runs in `folder`, one a line."""
     made = Table(box=None, pad_edge=False)
-    for name in ("run", "state"):
-        made.add_column(name, overflow="fold")
+    made.add_column("run", overflow="fold")
+    made.add_column("state", no_wrap=True)
     for name in COLUMNS:
-        made.add_column(name, justify="right", overflow="fold")
+        made.add_column(name, justify="right", no_wrap=True)
     for path in find_runs(folder):
         found = state(path)
         if "step" not in found:

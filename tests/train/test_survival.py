@@ -240,6 +240,37 @@ def start(text, folder, settings):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.parametrize("first", ["before", "while"])
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(begin, monkeypatch, first):
+    """The first asked to end before, or comes when a checkpoint is being written anyway."""
+    monkeypatch.setattr("minilm.serialization.PIECE_BYTES", 64)
+    whole, part = begin("whole"), begin("part")
+    whole.train()
+
+    class Interrupt(Observer):
+        def stepped(self, trainer):
+            if first == "before" and trainer.progress.step == 13:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def saving(self, trainer, share):
+            if trainer.progress.step > 7 and share > 0.75:
+                if not trainer.interrupted:
+                    os.kill(os.getpid(), signal.SIGINT)
+                elif first == "before" or share > 0.8:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(10)  # the interrupt comes at once
+                    raise AssertionError
+
+    part.observers.append(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        part.train()
+    assert names(part.folder)[0] == "step-00000007.safetensors"
+    assert not list((part.folder / "checkpoints").glob(".*"))
+    resumed, _ = continued_run(part.folder, {})
+    resumed.train()
+    assert weights(resumed) == weights(whole)
+
+
 @pytest.fixture
 def endless(small):
     """The settings of a run that does not end by itself."""

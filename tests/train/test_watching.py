@@ -6,11 +6,13 @@ import io
 import math
 import re
 import struct
+import subprocess
 import sys
 
 import pytest
 from rich.console import Console
 
+from minilm.cli import app
 from minilm.display import Display, clock, time_left
 from minilm.errors import ConfigError
 from minilm.files import locked
@@ -190,24 +192,27 @@ def test_a_run_that_diverged_is_called_so_until_it_goes_on(begin):
 # --- TensorBoard ----------------------------------------------------------------------------------------------
 
 
-def scalars(folder):
-    """All points in the event files of a folder: (tag, step) -> (value, time). Fails at a point that stands twice."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    found = {}
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        content = path.read_bytes()
-        while content:  # a record: its length, a checksum of that, the event, a checksum of it
-            (length,) = struct.unpack("<Q", content[:8])
-            event = event_pb2.Event.FromString(content[12 : 12 + length])
-            content = content[16 + length :]
-            for value in event.summary.value:
-                assert (value.tag, event.step) not in found
-                found[value.tag, event.step] = value.simple_value, event.wall_time
-    return found
+@pytest.fixture
+def scalars(tensorboard):
+    """scalars(folder): all points in its event files, (tag, step) -> (value, time). Fails at one that stands twice."""
+
+    def read(folder):
+        found = {}
+        for path in sorted(folder.glob("events.out.tfevents.*")):
+            content = path.read_bytes()
+            while content:  # a record: its length, a checksum of that, the event, a checksum of it
+                (length,) = struct.unpack("<Q", content[:8])
+                event = tensorboard.Event.FromString(content[12 : 12 + length])
+                content = content[16 + length :]
+                for value in event.summary.value:
+                    assert (value.tag, event.step) not in found
+                    found[value.tag, event.step] = value.simple_value, event.wall_time
+        return found
+
+    return read
 
 
 def with_board(trainer):
-    pytest.importorskip("tensorboardX")
     trainer.observers = [LogFile(trainer.folder), TensorBoard(trainer.folder)]
     return trainer
 
@@ -219,7 +224,7 @@ def as_logged(folder):
     return {(TAGS[n], line["step"]): line[n] for line in lines for n in names if line.get(n) is not None}
 
 
-def test_tensorboard_shows_what_the_log_says(begin):
+def test_tensorboard_shows_what_the_log_says(begin, scalars):
     trainer = with_board(begin())
     trainer.train()
     found, expected = scalars(trainer.folder / "tensorboard"), as_logged(trainer.folder)
@@ -233,7 +238,7 @@ def test_tensorboard_shows_what_the_log_says(begin):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_resumed_run_has_one_curve_without_gaps_or_doubles(begin, before):
+def test_a_resumed_run_has_one_curve_without_gaps_or_doubles(begin, scalars, before):
     """Whether it was written from the beginning or not; killed after more steps than the checkpoint knows."""
     part = begin()
     if before:
@@ -263,3 +268,24 @@ def test_without_the_package_it_is_refused_before_anything_is_made(monkeypatch, 
     with pytest.raises(ConfigError, match=r"need tensorboardX: pip install 'minilm\[tensorboard\]'"):
         TensorBoard(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_pytorch_is_not_imported_for_it(tensorboard):
+    code = "import sys; from minilm.train.tensorboard import summary_writer as w; w(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_train_writes_tensorboards_files_and_says_when_it_cannot(
+    text, settings_of_small, scalars, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = [*settings_of_small, "--set=steps=3", "--set=eval_every=1"]
+    app(["train", str(text), "--out", "run", "--tensorboard", *settings], standalone_mode=False)
+    assert ("loss/validation", 3) in scalars(tmp_path / "run" / "tensorboard")
+    app(["train", "--resume", "run", "--tensorboard", "--set=steps=5"], standalone_mode=False)
+    assert {("loss/validation", step) for step in range(1, 6)} <= scalars(tmp_path / "run" / "tensorboard").keys()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match="need tensorboardX"):
+        app(["train", str(text), "--out", "other", "--tensorboard", *settings], standalone_mode=False)
+    assert not (tmp_path / "other").exists()
