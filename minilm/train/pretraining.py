@@ -26,6 +26,7 @@ from minilm.data.sentences import Documents, sentences
 from minilm.errors import CheckpointError, ConfigError, DataError
 from minilm.files import checksum
 from minilm.models.bert_config import BertConfig
+from minilm.models.bert_heads import BertForPreTraining
 from minilm.serialization import load, save
 from minilm.tensor import Tensor
 from minilm.text.reading import read_chunks
@@ -49,10 +50,31 @@ def _small_bert() -> BertConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         intermediate_size=1024,
-        hidden_dropout_prob=0.0,  # ten minutes pass few texts twice
+        hidden_dropout_prob=0.0,  # ten minutes pass few texts often
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=128,
+        max_position_embeddings=64,
+        initializer_range=0.035,  # BERT's 0.02 is for 768 channels; for 256 it is larger by the root of 3
     )
+
+
+def new_bert(config: BertConfig) -> BertForPreTraining:
+    """A BERT to be trained, whose positions begin as sines and cosines, in size like its other initial values.
+
+        position t, channels i and i + C / 2:  sin(t w), cos(t w),  w = 10000 ** (-2 i / C)
+
+    Then "the token before" is one and the same map for all positions (a rotation in each of these pairs of channels),
+    found once; with random numbers attention must learn it for each position by itself, which took most of the first
+    thousand steps. They are initial values only: the matrix is learnt as all others.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    model = BertForPreTraining(config)
+    T, C = config.max_position_embeddings, config.hidden_size
+    angles = np.arange(T)[:, None] * 10000.0 ** (-2 * np.arange(C // 2) / C)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # their mean square is 1 / 2
+    positions = model.bert.embeddings.position_embeddings.weight.array
+    positions[:, : waves.shape[1]] = waves * config.initializer_range * math.sqrt(2)
+    return model
 
 
 @dataclass
@@ -67,6 +89,8 @@ class PretrainConfig(RunConfig):
             tools read it, a sentence a line and a blank line between documents, has 1.
         mask_probability: the share of tokens that are to be guessed. whole_words: whether words are masked whole.
         short_probability: the share of pairs with a random length, below T.
+        split_documents: whether the last part of each document validates, so that what is asked for is of works that
+            are known; otherwise the last part of the text, works that are not.
     """
 
     TASK: ClassVar[str] = "bert"
@@ -80,10 +104,12 @@ class PretrainConfig(RunConfig):
     mask_probability: float = 0.15
     whole_words: bool = False
     short_probability: float = 0.1
+    split_documents: bool = True
     batch_size: int = 16
-    steps: int = 3000
+    steps: int = 6000
+    learning_rate: float = 1.5e-3
+    min_learning_rate: float = 3e-5
     warmup_steps: int = 300
-    min_learning_rate: float = 2e-5
     beta2: float = 0.98
     weight_decay: float = 0.01
     precision: str = "bf16"
@@ -197,9 +223,8 @@ class PretrainCorpus:
         masking = Masking.of(self.tokenizer, config.mask_probability, config.whole_words)
         T, B, short = config.sequence_length, config.batch_size, config.short_probability
         try:
-            train, validate = (
-                SentencePairs(part, T, B, masking, short) for part in self.documents.split(config.train_fraction)
-            )
+            parts = self.documents.split(config.train_fraction, config.split_documents)
+            train, validate = (SentencePairs(part, T, B, masking, short) for part in parts)
         except DataError as error:
             raise DataError(f"{self.name}: is too short: {error}") from None
         return SegmentPairs(train, validate, config.seed)
