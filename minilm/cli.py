@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,28 +77,31 @@ def tokenize(
 ) -> None:
     """Make token files of text of any size; stopped, it goes on when called again."""
     from minilm.data import tokenize_files
+    from minilm.display import Display, time_left
     from minilm.text import load_tokenizer
 
     given = None if tokenizer is None else load_tokenizer(tokenizer)
     separator = None if document_separator is None else document_separator.replace("\\n", "\n").replace("\\t", "\t")
-    shown = sys.stderr.isatty()
+    began = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
-        if shown:
-            typer.echo(f"\r{done >> 20:,} of {total >> 20:,} MiB", nl=done == total, err=True)
+    with Display(Console(stderr=True)) as display:
 
-    shards = tokenize_files(
-        files,
-        out,
-        given,
-        kind=kind,
-        vocab_size=vocab_size,
-        shard_bytes=shard_mb << 20,
-        document_separator=separator,
-        dedup=dedup,
-        jobs=jobs,
-        progress=progress,
-    )
+        def progress(done: int, total: int) -> None:
+            left = time_left(began, done, total)
+            display.move(done, total, f"{done >> 20:,} of {total >> 20:,} MiB of text", left)
+
+        shards = tokenize_files(
+            files,
+            out,
+            given,
+            kind=kind,
+            vocab_size=vocab_size,
+            shard_bytes=shard_mb << 20,
+            document_separator=separator,
+            dedup=dedup,
+            jobs=jobs,
+            progress=progress,
+        )
     typer.echo(f"{out}: {len(shards):,} tokens of {shards.vocab_size} kinds in {len(shards.shards)} shards")
 
 
@@ -113,6 +117,9 @@ def train(
     allow: Annotated[
         list[str] | None, typer.Option(help="With --resume: go on all the same with changed data, or another version.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too (needs tensorboardX).")
+    ] = False,
 ) -> None:
     """Train a GPT on a text, or go on with a run: minilm train CORPUS.txt, minilm train --resume RUN."""
     from minilm.train.config import TrainConfig, parse_setting
@@ -125,12 +132,13 @@ def train(
     if resume is not None:
         if corpus is not None or out is not None or config is not None:
             raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
-        return train_run(lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}")
+        title = f"minilm: going on with {resume}"
+        return train_run(lambda: continued_run(resume, given, allow or ()), title, tensorboard)
     if corpus is None:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
     built = TrainConfig.build(config, given)
     folder = out if out is not None else Path("runs") / corpus.stem
-    return train_run(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}")
+    return train_run(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}", tensorboard)
 
 
 app.command()(pretrain_bert)
@@ -290,18 +298,24 @@ class UsageError(MinilmError):
     """The command was called with options that do not go together."""
 
 
-def train_run(prepare: Any, title: str) -> None:
+def train_run(prepare: Any, title: str, tensorboard: bool = False) -> None:
     """Prepare a run, train it, draw its picture, and say how to go on."""
-    from minilm.train.display import Display
+    from minilm.train.display import TrainingDisplay
     from minilm.train.observers import Costs, LogFile
     from minilm.train.picture import draw_loss
+    from minilm.train.tensorboard import TensorBoard, summary_writer
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(title, style="bold", markup=False)
+    if tensorboard:
+        summary_writer()  # refuses before a run is made
     trainer, corpus = prepare()
-    display = Display(console)
+    board = TensorBoard(trainer.folder) if tensorboard else None
+    display = TrainingDisplay(console)
     around = corpus.observers(display.sample)
     trainer.observers = [LogFile(trainer.folder), Costs(trainer.folder), display, *around]
+    if board is not None:
+        trainer.observers.insert(1, board)
     model = trainer.model
     console.print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.tokens):,} tokens of "
@@ -312,6 +326,8 @@ def train_run(prepare: Any, title: str) -> None:
         trainer.train()
     finally:
         display.close()
+        if board is not None:
+            board.close()
     picture = draw_loss(trainer.folder, corpus.guessing(), title)
     _farewell(console, trainer, corpus, picture)
     if trainer.interrupted:

@@ -41,7 +41,7 @@ settings.register_profile(
 settings.register_profile("deep", settings.get_profile("minilm"), max_examples=2000)
 settings.load_profile("deep" if DEEP else "minilm")
 
-ORACLES = ("torch", "native", "transformers", "eval")
+ORACLES = ("torch", "native", "transformers", "eval", "tensorboard")
 UNKNOWN = REQUIRED - set(ORACLES)
 if UNKNOWN:
     raise pytest.UsageError(f"MINILM_REQUIRE knows {', '.join(ORACLES)}, not {', '.join(sorted(UNKNOWN))}")
@@ -94,6 +94,16 @@ def eval_extra() -> None:
     for name in ("sklearn", "seqeval"):
         if importlib.util.find_spec(name) is None:
             missing("eval", name)
+
+
+@pytest.fixture
+def tensorboard() -> ModuleType:
+    """The messages of TensorBoard's files, from tensorboardX."""
+    try:
+        return importlib.import_module("tensorboardX.proto.event_pb2")
+    except ImportError as error:
+        missing("tensorboard", str(error))
+        raise
 
 
 @pytest.fixture

@@ -145,8 +145,9 @@ def test_the_demo_shows_plain_lines_where_there_is_no_terminal(demo):
     out = demo[1]
     assert "\x1b" not in out
     assert "\r" not in out
-    line = r"step 3/3  loss \d\.\d{3}  validation \d\.\d{3} +[\d,]+ tokens/s +\d+% of peak  \d:\d\d left"
-    assert re.search(line, out)
+    losses = r"loss \d\.\d{3}  validation \d\.\d{3}  learning rate \d\.\d+  gradient norm \d\.\d+"
+    speed = r"[\d,]+ tokens/s +\d+% of peak  memory \d+ MiB  \d:\d\d left"
+    assert re.search(rf"step 3/3  {losses} +{speed}", out)
     assert out.count("── after ") == 3
     assert "done: 3 steps in" in out
 
@@ -302,7 +303,7 @@ def test_a_damaged_checkpoint_with_one_before_it_is_a_warning(tiny):
 def test_runs_replay_and_plot(tiny, call):
     code, out, _ = call("runs", ".")
     assert code == 0
-    assert re.search(r"run\s+done\s+3/3 ", out)
+    assert re.search(r"run\s+finished\s+3/3 ", out)
     code, out, _ = call("replay", "run", "--step", "2")
     assert code == 0
     assert out.startswith("step 2, from the checkpoint of step 0\n  loss ")

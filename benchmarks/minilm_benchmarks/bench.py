@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from minilm.display import Display, time_left
 from minilm.errors import MinilmError
 from minilm.kernels.threads import available_cpus
 from minilm_benchmarks import data, imports, judge, readme, report, roofline, table
@@ -125,17 +126,19 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         peers = {name: stack.enter_context(Peer(name, options.threads)) for name in options.peers}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minilm-bench-")))
-        status = stack.enter_context(console.status("the chip"))
+        display = stack.enter_context(Display(console))
+        began, todo = time.monotonic(), list(cases(options.only, options.brief))
+        display.move(0, len(todo), "the chip")
         chip, versions = measure_chip(peers[MINILM], options.brief), _versions(peers)
         rows: list[Row] = []
-        for case in cases(options.only, options.brief):
+        for number, case in enumerate(todo):
             if rows and rows[-1].case.workload != case.workload:
                 _measure_again(chip, peers[MINILM], options.brief)
-            status.update(f"{case.workload}  {case.name}")
+            display.move(number, len(todo), f"{case.workload}  {case.name}", time_left(began, number, len(todo)))
             taking = {name: peer for name, peer in peers.items() if name in case.peers}
             rows.append(measure_case(case, taking, options, folder / "data.npz"))
             if not options.brief:  # half an hour without a word would be long
-                console.print(table.progress(rows[-1]), markup=False, soft_wrap=True)
+                display.say(table.progress(rows[-1]))
         _measure_again(chip, peers[MINILM], options.brief)
     for row in rows:
         judge.refuse_impossible(row, chip)

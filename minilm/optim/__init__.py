@@ -1,7 +1,7 @@
 """Optimisers, schedules of their learning rates, and gradient clipping, under PyTorch's names."""
 
 from minilm.optim import lr_scheduler, schedule
-from minilm.optim.adamw import Adam, AdamW
+from minilm.optim.adamw import Adam, AdamW, decay_groups
 from minilm.optim.adaptive import Adadelta, Adagrad, RMSprop
 from minilm.optim.average import WeightAverage
 from minilm.optim.clip import clip_grad_norm_, clip_grad_value_
@@ -20,6 +20,7 @@ __all__ = [
     "WeightAverage",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "decay_groups",
     "lr_scheduler",
     "schedule",
     "warmup_constant",

@@ -77,3 +77,13 @@ class Adam(AdamW):
         if group["weight_decay"]:
             due = [(p, gradient + group["weight_decay"] * p.array, state) for p, gradient, state in due]
         super().update_all(due, {**group, "weight_decay": 0.0})
+
+
+def decay_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups in which matrices decay; biases and the scales of normalisation, which are vectors, do not."""
+    found = list(parameters)
+    groups = [
+        {"params": [p for p in found if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in found if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -19,7 +19,7 @@ from minilm.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from minilm.train.trainer import Trainer
 
-LOG, TIMING, COSTS = "log.jsonl", "timing.jsonl", "costs.json"
+LOG, TIMING, COSTS, TENSORBOARD = "log.jsonl", "timing.jsonl", "costs.json", "tensorboard"
 
 
 class Observer:
@@ -39,6 +39,9 @@ class Observer:
 
     def interrupted(self, trainer: Trainer) -> None:
         """The user pressed Ctrl-C: the step in hand is the last one; a second Ctrl-C ends at once."""
+
+    def diverged(self, trainer: Trainer, why: str) -> None:
+        """A loss, a gradient or the weights are no finite numbers, and training ends."""
 
     def ended(self, trainer: Trainer) -> None:
         """The last step was done, or the user interrupted (`trainer.interrupted`)."""
@@ -63,31 +66,52 @@ class LogFile(Observer):
 
     def stepped(self, trainer: Trainer) -> None:
         """Write a line if one is due."""
-        p, config = trainer.progress, trainer.config
-        evaluated = p.evaluated_at == p.step
-        if not evaluated and p.step % config.log_every:
-            return
-        line = {
-            "step": p.step,
-            "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
-            "learning_rate": p.learning_rate,
-            "gradient_norm": round(p.gradient_norm, 6),
-            "tokens": p.tokens,
-        }
-        if evaluated:
-            line["validation_loss"] = p.validation_loss
-            line.update(p.measures)
-        if p.skipped:
-            line["skipped"] = p.skipped
-        timing = {
-            "step": p.step,
-            "seconds": round(p.seconds, 3),
-            "tokens_per_second": round(p.tokens_per_second, 1),
-            "peak_memory": peak_memory(),
-        }
+        line = log_line(trainer)
+        if line is not None:
+            self._append(line, timing_line(trainer))
+
+    def diverged(self, trainer: Trainer, why: str) -> None:
+        """Write down why the run ended; when it goes on, that line goes."""
+        p = trainer.progress
+        line = {"step": p.step + 1, "loss": None, "tokens": p.tokens, "diverged": why}
+        self._append(line, {**timing_line(trainer), "step": p.step + 1})
+
+    def _append(self, line: dict[str, Any], timing: dict[str, Any]) -> None:
         for path, record in ((self.path, line), (self.timing, timing)):
             with path.open("a", encoding="utf-8") as file:  # not held open: a run may end by an error
                 file.write(json.dumps(record) + "\n")
+
+
+def log_line(trainer: Trainer) -> dict[str, Any] | None:
+    """What is to be written down of the last step: the same in every run; None if nothing is due."""
+    p = trainer.progress
+    evaluated = p.evaluated_at == p.step
+    if not evaluated and p.step % trainer.config.log_every:
+        return None
+    line: dict[str, Any] = {
+        "step": p.step,
+        "loss": round(p.loss, 6) if math.isfinite(p.loss) else None,
+        "learning_rate": p.learning_rate,
+        "gradient_norm": round(p.gradient_norm, 6),
+        "tokens": p.tokens,
+    }
+    if evaluated:
+        line["validation_loss"] = p.validation_loss
+        line.update(p.measures)
+    if p.skipped:
+        line["skipped"] = p.skipped
+    return line
+
+
+def timing_line(trainer: Trainer) -> dict[str, Any]:
+    """What is another in every run: how long it took so far, and the most memory."""
+    p = trainer.progress
+    return {
+        "step": p.step,
+        "seconds": round(p.seconds, 3),
+        "tokens_per_second": round(p.tokens_per_second, 1),
+        "peak_memory": peak_memory(),
+    }
 
 
 class Costs(Observer):

@@ -62,13 +62,16 @@ def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Pat
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), dpi=120, layout="constrained")
+    names = [folder.name for folder in folders]
     for folder, lines in curves:
+        label = folder.name if names.count(folder.name) == 1 else str(folder)
         train = [(line[x], line["loss"]) for line in lines if line["loss"] is not None]
         validation = [(line[x], line["validation_loss"]) for line in lines if "validation_loss" in line]
-        color = axes.plot(*(zip(*train) if train else ([], [])), linewidth=1, label=folder.name)[0].get_color()
+        color = axes.plot(*(zip(*train) if train else ([], [])), linewidth=1, label=label)[0].get_color()
         if validation:
             axes.plot(*zip(*validation), "o", color=color, markersize=4)
             axes.annotate(f" {validation[-1][1]:.3f}", validation[-1], color=color, va="center", fontsize=9)
+    axes.margins(x=0.09)  # room for the last figure
     axes.set_xlabel(AXES[x])
     axes.set_ylabel("loss, nats per token (dots: validation)")
     axes.grid(alpha=0.25)

@@ -25,14 +25,14 @@ from minilm.train.checkpoint import (
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
 from minilm.train.corpus import SHARDS, TOKENS
-from minilm.train.observers import COSTS, LOG, TIMING
+from minilm.train.observers import COSTS, LOG, TENSORBOARD, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.pretraining import PRETRAINED, SENTENCES
 from minilm.train.tasks import config_from, task
 from minilm.train.trainer import Trainer
 
 # What a run writes into its folder.
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, PRETRAINED)
+FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, TENSORBOARD, PRETRAINED)
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (

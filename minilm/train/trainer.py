@@ -64,9 +64,8 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.config, self.folder = model, data, config, folder
         self.observers = list(observers)
-        self.optimizer = optim.AdamW(
-            _groups(model, config.weight_decay), lr=config.learning_rate, betas=(config.beta1, config.beta2)
-        )
+        groups = optim.decay_groups(model.parameters(), config.weight_decay)
+        self.optimizer = optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2))
         self.average = optim.WeightAverage(model.parameters(), config.ema_decay) if config.ema_decay else None
         self.schedule = config.schedule()
         model.recompute = config.recompute
@@ -86,12 +85,16 @@ class Trainer:
         self.interrupted = False
         with self._alone(), ending_when_asked(self._ask_to_end), precision(self.config.precision):
             self._tell("started")
-            if self.progress.at_the_beginning:
-                self._checkpoint()
-            with np.errstate(all="ignore"):  # what overflows is seen by _finite, which says it in words
-                self._loop()
-            if self.interrupted:
-                self._checkpoint()
+            try:
+                if self.progress.at_the_beginning:
+                    self._checkpoint()
+                with np.errstate(all="ignore"):  # what overflows is seen by _finite, which says it in words
+                    self._loop()
+                if self.interrupted:
+                    self._checkpoint()
+            except DivergedError as error:
+                self._tell("diverged", str(error))
+                raise
             self._tell("ended")
         return self.progress
 
@@ -234,7 +237,7 @@ class Trainer:
         self.interrupted = True
         self._tell("interrupted")
 
-    def _tell(self, event: str, *more: float) -> None:
+    def _tell(self, event: str, *more: Any) -> None:
         for observer in self.observers:
             getattr(observer, event)(self, *more)
 
@@ -251,13 +254,3 @@ def precision(name: str) -> Iterator[None]:
         yield
     finally:
         set_float32_matmul_precision(before)
-
-
-def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and the scales of normalisation, which are vectors, do not."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

@@ -37,6 +37,12 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def settings_of_small() -> list[str]:
+    """The same for the command line."""
+    return [f"--set={name}={value}" for name, value in SMALL.items()]
+
+
+@pytest.fixture(scope="session")
 def small() -> Callable[..., TrainConfig]:
     """small(steps=5): the configuration of a small run."""
     return lambda **settings: TrainConfig.build(None, {**SMALL, **settings})

@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+import minilm as ml
+from minilm import kernels
 from minilm.errors import CheckpointError, ConfigError, LockedError
 from minilm.files import locked
 from minilm.train import LogFile, Observer, load_run
@@ -90,6 +92,35 @@ def test_a_stop_between_micro_batches_and_a_resume_change_no_bit(begin, stop_aft
     resumed, _ = continued_run(part.folder, {})
     resumed.observers = [LogFile(part.folder)]
     assert (resumed.progress.step, resumed.progress.examples) == divmod(stop, 3)
+    resumed.train()
+    assert weights(resumed) == weights(whole)
+    assert (part.folder / "log.jsonl").read_bytes() == (whole.folder / "log.jsonl").read_bytes()
+
+
+@pytest.fixture
+def threads(native):
+    """threads(2): so many serve from now on, to the test's end."""
+    before = ml.get_num_threads()
+    with kernels.use("native"):
+        yield ml.set_num_threads
+    ml.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_threads_to_the_same_bits(begin, stop_after, threads, first, then):
+    """Stopped in the middle of a batch; the arrays are large enough to be shared out."""
+    wide = {"model.n_embd": 96, "model.block_size": 32, "batch_size": 12, "micro_batch_size": 5, "steps": 4}
+    settings = {**wide, "model.dropout": 0.2, "ema_decay": 0.9, "precision": "bf16" if first == 2 else "float32"}
+    threads(first)
+    whole, part = begin("whole", **settings), begin("part", **settings)
+    whole.train()
+    stop_after(part, 5)  # of three micro-batches a step
+    part.train()
+    assert (part.progress.step, part.progress.examples) == (1, 10)
+    threads(then)
+    assert ml.get_num_threads() == then
+    resumed, _ = continued_run(part.folder, {})
+    resumed.observers = [LogFile(part.folder)]
     resumed.train()
     assert weights(resumed) == weights(whole)
     assert (part.folder / "log.jsonl").read_bytes() == (whole.folder / "log.jsonl").read_bytes()
@@ -207,6 +238,37 @@ print("ended", trainer.interrupted, trainer.progress.step, flush=True)
 def start(text, folder, settings):
     arguments = [sys.executable, "-W", "error", "-c", RUN, str(text), str(folder), json.dumps(settings)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("first", ["before", "while"])
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(begin, monkeypatch, first):
+    """The first asked to end before, or comes when a checkpoint is being written anyway."""
+    monkeypatch.setattr("minilm.serialization.PIECE_BYTES", 64)
+    whole, part = begin("whole"), begin("part")
+    whole.train()
+
+    class Interrupt(Observer):
+        def stepped(self, trainer):
+            if first == "before" and trainer.progress.step == 13:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def saving(self, trainer, share):
+            if trainer.progress.step > 7 and share > 0.75:
+                if not trainer.interrupted:
+                    os.kill(os.getpid(), signal.SIGINT)
+                elif first == "before" or share > 0.8:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(10)  # the interrupt comes at once
+                    raise AssertionError
+
+    part.observers.append(Interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        part.train()
+    assert names(part.folder)[0] == "step-00000007.safetensors"
+    assert not list((part.folder / "checkpoints").glob(".*"))
+    resumed, _ = continued_run(part.folder, {})
+    resumed.train()
+    assert weights(resumed) == weights(whole)
 
 
 @pytest.fixture
