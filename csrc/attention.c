@@ -334,6 +334,16 @@ static size_t lay_out(head *h, real *memory, bool backward) {
     return at;
 }
 
+/* How many keys there are up to the last that the mask shows, where all queries have the same mask: padding behind a
+ * sentence is not looked at. It would add exact zeros. */
+static size_t keys_shown(const head *h) {
+    const minilm_matrices *m = &h->x->mask;
+    size_t keys = h->x->keys;
+    if (!h->mask || m->row != 0 || h->dbias) return keys; /* the rows of dbias have all keys */
+    while (keys && !h->mask[(ptrdiff_t)(keys - 1) * m->column]) keys--;
+    return keys;
+}
+
 static void head_task(void *context, size_t index) {
     work *w = context;
     const minilm_attention *x = w->x;
@@ -349,15 +359,18 @@ static void head_task(void *context, size_t index) {
               .lse = (real *)x->lse + number * x->queries,
               .dbias = x->dbias ? (real *)x->dbias + number * x->queries * x->keys : NULL};
 #undef AT
+    for (size_t s = 0; w->backward && s < x->keys; s++) {
+        memset(h.dk + (ptrdiff_t)s * x->dk.row, 0, x->depth * sizeof(real));
+        memset(h.dv + (ptrdiff_t)s * x->dv.row, 0, x->width * sizeof(real));
+    }
+    minilm_attention shown = *x; /* of this head */
+    shown.keys = keys_shown(&h);
+    h.x = &shown;
     lay_out(&h, memory, w->backward);
-    pack_panels(h.k_panels, h.k, x->k.row, x->keys, x->depth);
+    pack_panels(h.k_panels, h.k, x->k.row, shown.keys, x->depth);
     if (w->backward) {
-        pack_panels(h.v_panels, h.v, x->v.row, x->keys, x->width);
-        copy_rows(h.k_rows, h.k, x->k.row, x->keys, x->depth, 1);
-        for (size_t s = 0; s < x->keys; s++) {
-            memset(h.dk + (ptrdiff_t)s * x->dk.row, 0, x->depth * sizeof(real));
-            memset(h.dv + (ptrdiff_t)s * x->dv.row, 0, x->width * sizeof(real));
-        }
+        pack_panels(h.v_panels, h.v, x->v.row, shown.keys, x->width);
+        copy_rows(h.k_rows, h.k, x->k.row, shown.keys, x->depth, 1);
     }
     for (size_t t = w->tiles * chunk / w->chunks; t < w->tiles * (chunk + 1) / w->chunks; t++)
         (w->backward ? backward_tile : forward_tile)(&h, t * QUERIES);

@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert.
+What stands in files of its own (minilm/commands/): pretrain-bert, embed.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from minilm.commands.embed import embed
 from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
 
@@ -193,6 +194,9 @@ def generate(
         ):
             typer.echo(piece, nl=False)
         typer.echo()
+
+
+app.command()(embed)
 
 
 @app.command()

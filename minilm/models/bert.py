@@ -10,6 +10,7 @@ B batch, T time (positions), C channels, H heads, V vocabulary, L layers, N toke
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,14 @@ class Positions:
     @property
     def first(self) -> Any:
         """Which rows are the sentences' first positions, (B)."""
-        B, T = self.shape
-        begins = np.arange(B) * T
+        begins = self.only_first().places
         return begins if self.places is None else np.searchsorted(self.places, begins)
+
+    def only_first(self) -> Positions:
+        """The same batch, of which the first positions alone are computed."""
+        chosen = copy.copy(self)
+        chosen.places = np.arange(self.shape[0]) * self.shape[1]
+        return chosen
 
 
 class BertEmbeddings(nn.Module):
@@ -139,6 +145,16 @@ class BertSelfAttention(nn.Module):
         y, weights = attend(q, k, v, positions.visible, p)
         attentions.append(weights)
         return positions.rows(y.transpose(1, 2).reshape(B, T, P // 3))
+
+    def first(self, x: Tensor, positions: Positions) -> Tensor:
+        """The same of each sentence's first token alone, which looks at all: (N, C) -> (B, C)."""
+        (B, T), C = positions.shape, x.shape[-1]
+        maps = self.key, self.value
+        kv = positions.grid(F.linear(x, cat([m.weight for m in maps]), cat([m.bias for m in maps])))
+        k, v = kv.reshape(B, T, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        q = self.query(x[positions.first]).reshape(B, self.heads, 1, -1)
+        p = self.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, positions.visible, dropout_p=p).reshape(B, C)
 
 
 class BertSelfOutput(nn.Module):
@@ -204,6 +220,12 @@ class BertLayer(nn.Module):
         x = self.attention(x, positions, attentions)
         return self.output(self.intermediate(x), x, positions)
 
+    def first(self, x: Tensor, positions: Positions) -> Tensor:
+        """The same of each sentence's first token alone: (N, C) -> (B, C)."""
+        chosen = positions.only_first()
+        x = self.attention.output(self.attention.self.first(x, positions), x[positions.first], chosen)
+        return self.output(self.intermediate(x), x, chosen)
+
 
 class BertEncoder(nn.Module):
     """The layers, one after the other: (N, C) -> (N, C)."""
@@ -219,9 +241,15 @@ class BertEncoder(nn.Module):
         positions: Positions,
         states: list[Tensor] | None = None,
         attentions: list[Tensor] | None = None,
+        only_first: bool = False,
     ) -> Tensor:
-        """See the class. What each layer is given and the last one gives is appended to `states`, if that is given."""
-        for layer in self.layer:
+        """See the class. What each layer is given and the last one gives is appended to `states`, if that is given.
+
+        `only_first`: give the first positions' states (B, C), for which the last layer does hardly any work.
+        """
+        for number, layer in enumerate(self.layer, 1):
+            if only_first and number == len(self.layer):
+                return layer.first(x, positions)
             if states is not None:
                 states.append(positions.grid(x))
             if self.recompute and attentions is None and is_grad_enabled():
@@ -230,7 +258,7 @@ class BertEncoder(nn.Module):
                 x = layer(x, positions, attentions)
         if states is not None:
             states.append(positions.grid(x))
-        return x
+        return x[positions.first] if only_first else x
 
 
 class BertPooler(nn.Module):
@@ -258,7 +286,7 @@ class BertModel(PretrainedModel):
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
-        self.pooler = BertPooler(config) if add_pooling_layer else None
+        self.pooler: Any = BertPooler(config) if add_pooling_layer else None
         initialise(self, config)
 
     @property
@@ -298,7 +326,7 @@ class BertModel(PretrainedModel):
         x = self.encode(positions, input_ids, token_type_ids, position_ids, states, attentions)
         return Output(
             last_hidden_state=positions.grid(x),
-            pooler_output=self.pooled(x, positions),
+            pooler_output=None if self.pooler is None else self.pooler(x[positions.first]),
             hidden_states=None if states is None else tuple(states),
             attentions=None if attentions is None else tuple(attentions),
         )
@@ -311,19 +339,16 @@ class BertModel(PretrainedModel):
         position_ids: Tensor | None = None,
         states: list[Tensor] | None = None,
         attentions: list[Tensor] | None = None,
+        only_first: bool = False,
     ) -> Tensor:
-        """The last layer's states of the positions that are computed, (N, C); see `forward`."""
+        """The last layer's states of the positions that are computed, (N, C), or of the first ones (B, C)."""
         if position_ids is not None:
             position_ids = position_ids.expand(*positions.shape)
         for name, ids in (("token_type_ids", token_type_ids), ("position_ids", position_ids)):
             if ids is not None and ids.shape != positions.shape:
                 raise ShapeError(f"BERT: {name} has shape {ids.shape}, the tokens have {positions.shape}")
         x = self.embeddings(positions, input_ids, token_type_ids, position_ids)
-        return self.encoder(x, positions, states, attentions)
-
-    def pooled(self, x: Tensor, positions: Positions) -> Tensor | None:
-        """What the pooler makes of states (N, C): (B, C); None without a pooler."""
-        return None if self.pooler is None else self.pooler(x[positions.first])
+        return self.encoder(x, positions, states, attentions, only_first)
 
 
 def positions_of(

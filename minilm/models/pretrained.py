@@ -123,7 +123,7 @@ class PretrainedModel(nn.Module):
 def read_config(folder: Path, kind: Any, settings: Mapping[str, Any]) -> Any:
     """The configuration in a folder, changed by `settings`. Errors: CheckpointError, ConfigError, naming the file."""
     place = folder / CONFIG
-    values = _read_json(place)
+    values = read_json(place)
     if "id2label" in settings or settings.get("num_labels", 0) not in (0, len(values.get("id2label") or ())):
         for key in ("num_labels", "id2label", "label2id"):  # the file's speak of other labels
             values.pop(key, None)
@@ -139,7 +139,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load(folder / WEIGHTS)
     if not (folder / INDEX).is_file():
         raise CheckpointError(_no_weights(folder))
-    places = _read_json(folder / INDEX).get("weight_map")
+    places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{folder / INDEX}: has no weight_map from names to files")
     weights: dict[str, Tensor] = {}
@@ -258,7 +258,7 @@ def _no_weights(folder: Path) -> str:
     return f"{folder}: there is no {WEIGHTS} in it, and no {INDEX}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A file that holds a JSON object. Errors: CheckpointError that names it."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ SETTINGS = {
     "plain": {},
     "causal": {"causal": True},
     "padding": {"mask": "padding"},
+    "padding, all else": {"mask": "padding", "causal": True, "bias": True, "p": 0.3, "key": 5},
     "mask": {"mask": "scattered", "causal": True},
     "bias": {"bias": True},
     "dropout": {"p": 0.3, "key": 2**63 + 5, "causal": True},
@@ -103,6 +104,22 @@ def test_bits_of_attention_do_not_depend_on_the_rest(native, setting):
         np.testing.assert_array_equal(ours[1:], one)
     some = {**chosen, "bias": None if chosen["bias"] is None else chosen["bias"][:, :41]}
     np.testing.assert_array_equal(native.attention(q[:, :, :41], k, v, **some)[0], whole[0][:, :, :41])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_padding_behind_the_last_key_that_is_shown_is_not_read(native, p):
+    """Values and gradients are, to the bit, those without these keys; the keys themselves get zeros."""
+    dy, (q, k, v), chosen = given((75, 131, 40, 33), "padding", "float32")
+    chosen |= {"p": p, "key": 3}
+    shown = 131 // 2
+    k[1, :, shown:], v[1, :, shown:] = np.nan, np.nan
+    y, lse, dq, dk, dv, _ = both_ways(native, dy, (q, k, v), chosen)
+    second = {**chosen, "mask": None, "row": 3 * 75}  # the first row of weights of the second sequence
+    cut = both_ways(native, dy[1:], (q[1:], k[1:, :, :shown], v[1:, :, :shown]), second)
+    for ours, expected in zip((y, lse, dq, dk[:, :, :shown], dv[:, :, :shown]), cut[:5]):
+        np.testing.assert_array_equal(ours[1:], expected)
+    assert not dk[1, :, shown:].any()
+    assert not dv[1, :, shown:].any()
 
 
 def test_attention_writes_where_it_is_told(native):
