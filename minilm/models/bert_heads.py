@@ -192,7 +192,7 @@ class BertForPreTraining(BertHead):
         wanted = positions.rows(labels).array
         chosen = np.flatnonzero(wanted != IGNORED)
         guessed = self.cls["predictions"](x[chosen]).array.argmax(-1)
-        relation = self.cls["seq_relationship"](self.bert.pooled(x, positions)).array.argmax(-1)
+        relation = self.cls["seq_relationship"](self.bert.pooler(x[positions.first])).array.argmax(-1)
         return {
             "masked_accuracy": (int((guessed == wanted[chosen]).sum()), len(chosen)),
             "next_sentence_accuracy": (int((relation == next_sentence_label.array).sum()), len(relation)),
