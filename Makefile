@@ -22,7 +22,7 @@ test: .venv-test/installed
 	.venv-test/bin/python -m pytest $(ARGS)
 
 test-deep: .venv-test/installed
-	MINILM_DEEP=20000 .venv-test/bin/python -m pytest -n 2 tests/deep tests/train/test_survival.py $(ARGS)
+	MINILM_DEEP=20000 .venv-test/bin/python -m pytest -n 2 tests/deep tests/train/test_survival.py tests/train/test_long_runs.py $(ARGS)
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .

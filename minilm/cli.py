@@ -88,8 +88,8 @@ def tokenize(
     with Display(Console(stderr=True)) as display:
 
         def progress(done: int, total: int) -> None:
-            left = time_left(began, done, total)
-            display.move(done, total, f"{done >> 20:,} of {total >> 20:,} MiB of text", left)
+            text = f"{done >> 20:,} of {total >> 20:,} MiB of text"
+            display.move(done, total, f"{text}  {time_left(began, done, total)}")
 
         shards = tokenize_files(
             files,

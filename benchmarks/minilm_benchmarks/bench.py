@@ -134,7 +134,8 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         for number, case in enumerate(todo):
             if rows and rows[-1].case.workload != case.workload:
                 _measure_again(chip, peers[MINILM], options.brief)
-            display.move(number, len(todo), f"{case.workload}  {case.name}", time_left(began, number, len(todo)))
+            left = time_left(began, number, len(todo))
+            display.move(number, len(todo), f"{case.workload}  {case.name}  {left}")
             taking = {name: peer for name, peer in peers.items() if name in case.peers}
             rows.append(measure_case(case, taking, options, folder / "data.npz"))
             if not options.brief:  # half an hour without a word would be long

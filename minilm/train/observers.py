@@ -147,7 +147,9 @@ class Costs(Observer):
             "seconds_to_target": p.seconds_to_target,
         }
         with written_whole(self.path, "w") as file:
-            file.write(json.dumps(record, indent=2) + "\n")
+            # A line each. json's own indentation leaves cycles, which pile up until the collector's rare full pass.
+            lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+            file.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def energy() -> float | None:

@@ -159,11 +159,26 @@ def test_a_run_leaves_nothing_behind_at_its_steps(begin):
     assert late - early < 100, f"{late - early} blocks more, {early} before"
 
 
+def test_a_run_makes_nothing_that_waits_for_the_collector(begin):
+    """Neither steps, nor evaluations, checkpoints, logs or samples leave cycles."""
+    trainer = watched(begin(steps=12, **{**OFTEN, "log_every": 1, "eval_every": 3, "checkpoint_every": 4}))
+    trainer.config.sample_every, trainer.config.sample_length = 4, 5
+    trainer.observers.append(Memory(4, 3, gc.collect))
+    gc.collect()
+    gc.disable()
+    try:
+        trainer.train()
+    finally:
+        gc.enable()
+    assert trainer.observers[-1].found.tolist()[1:] == [0, 0]
+
+
 @pytest.mark.skipif(not os.environ.get("MINILM_DEEP"), reason="50,000 steps: in the deep profile")
 def test_resident_memory_does_not_grow(begin):
     """Over the second half of 50,000 steps less than 1 KB per 1,000 steps, by least squares."""
     seen = Memory(100, 500, memory)
-    settings = {**OFTEN, "eval_every": 1000, "checkpoint_every": 1000, "sample_every": 5000, "sample_length": 20}
+    settings = {**OFTEN, "log_every": 50, "eval_every": 1000, "checkpoint_every": 1000, "micro_batch_size": 0}
+    settings |= {"sample_every": 5000, "sample_length": 20}
     trainer = watched(begin(steps=50_000, **settings), seen)
     trainer.train()
     thousands = np.arange(1, 501) / 10
