@@ -1,8 +1,10 @@
 """BERT's pre-training as a run: a text becomes segment pairs with masked tokens, and at the end a folder to fine-tune.
 
-RUN/tokens.bin               the text as WordPiece tokens
-RUN/sentences.safetensors    where sentences and documents begin
-RUN/pretrained/              what Hugging Face's library reads: config.json, model.safetensors, vocab.txt, ...
+    RUN/tokens.bin               the text as WordPiece tokens
+    RUN/sentences.safetensors    where sentences and documents begin
+    RUN/pretrained/              what Hugging Face's library reads: config.json, model.safetensors, vocab.txt, ...
+
+Source: Devlin et al. 2019, section 3.1.
 """
 
 from __future__ import annotations
