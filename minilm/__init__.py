@@ -7,7 +7,7 @@
     x.grad                          # tensor([2., 4., 6.])
 
 Tensors and operations are here, under PyTorch's names; layers in `ml.nn`, optimisers in `ml.optim`,
-data in `ml.data` and `ml.text`, models in `ml.models`, the training loop in `ml.train`.
+data in `ml.data` and `ml.text`, models in `ml.models`, the training loop in `ml.train`, measures in `ml.evaluation`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ from minilm.serialization import load, save
 from minilm.tensor import Tensor
 
 if TYPE_CHECKING:
-    from minilm import data, generation, models, nn, optim, testing, text, train
+    from minilm import data, evaluation, generation, models, nn, optim, testing, text, train
     from minilm.models import (
         BertConfig,
         BertForMaskedLM,
@@ -228,6 +228,7 @@ __all__ = [
     "eq",
     "equal",
     "erf",
+    "evaluation",
     "exp",
     "expm1",
     "eye",
@@ -357,7 +358,7 @@ __all__ = [
 
 
 # Loaded when first used, so that `import minilm` stays quick.
-_LAZY = ("data", "generation", "models", "nn", "optim", "testing", "text", "train")
+_LAZY = ("data", "evaluation", "generation", "models", "nn", "optim", "testing", "text", "train")
 # And names in such a module that are here too.
 _LAZY_FROM = {
     "BertConfig": "minilm.models",

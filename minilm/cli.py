@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert, embed.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -23,6 +23,8 @@ import typer
 from rich.console import Console
 
 from minilm.commands.embed import embed
+from minilm.commands.finetune import finetune
+from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
 
@@ -108,8 +110,12 @@ def tokenize(
 
 @app.command()
 def train(
-    corpus: Annotated[Path | None, typer.Argument(help="A UTF-8 text file, or a folder made by tokenize.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME of the corpus.")] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Argument(help="A UTF-8 text file, a folder made by tokenize, or several as DIR:WEIGHT.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default runs/NAME of the (first) corpus.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A JSON file with the configuration's keys.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
@@ -122,8 +128,9 @@ def train(
         bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too (needs tensorboardX).")
     ] = False,
 ) -> None:
-    """Train a GPT on a text, or go on with a run: minilm train CORPUS.txt, minilm train --resume RUN."""
+    """Train a GPT: minilm train CORPUS.txt, minilm train DIR1:0.7 DIR2:0.3, or go on: minilm train --resume RUN."""
     from minilm.train.config import TrainConfig, parse_setting
+    from minilm.train.corpus import named
     from minilm.train.run import continued_run, new_run
 
     given = dict(parse_setting(text) for text in settings or ())
@@ -131,18 +138,24 @@ def train(
         if difference not in ("data", "version"):
             raise UsageError(f"--allow takes data or version, not {difference}")
     if resume is not None:
-        if corpus is not None or out is not None or config is not None:
+        if corpus or out is not None or config is not None:
             raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
-        title = f"minilm: going on with {resume}"
-        return train_run(lambda: continued_run(resume, given, allow or ()), title, tensorboard)
-    if corpus is None:
+        return train_run(
+            lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}", tensorboard
+        )
+    if not corpus:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
-    built = TrainConfig.build(config, given)
-    folder = out if out is not None else Path("runs") / corpus.stem
-    return train_run(lambda: new_run(corpus, folder, built), f"minilm: a GPT learns from {corpus}", tensorboard)
+    built, source = TrainConfig.build(config, given), named(corpus)
+    first = source if isinstance(source, str) else source[0][0]
+    folder = out if out is not None else Path("runs") / Path(first).stem
+    return train_run(
+        lambda: new_run(source, folder, built), f"minilm: a GPT learns from {' and '.join(corpus)}", tensorboard
+    )
 
 
 app.command()(pretrain_bert)
+app.add_typer(finetune, name="finetune")
+app.command()(predict)
 
 
 @app.command()
@@ -317,12 +330,11 @@ def train_run(prepare: Any, title: str, tensorboard: bool = False) -> None:
     board = TensorBoard(trainer.folder) if tensorboard else None
     display = TrainingDisplay(console)
     around = corpus.observers(display.sample)
-    trainer.observers = [LogFile(trainer.folder), Costs(trainer.folder), display, *around]
-    if board is not None:
-        trainer.observers.insert(1, board)
+    boards = [] if board is None else [board]
+    trainer.observers = [LogFile(trainer.folder), *boards, Costs(trainer.folder), display, *around]
     model = trainer.model
     console.print(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus.tokens):,} tokens of "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus):,} tokens of "
         f"{corpus.tokenizer.vocab_size} kinds, {trainer.config.steps} steps of "
         f"{trainer.config.batch_size * trainer.config.sequence_length} tokens; Ctrl-C stops, nothing is lost"
     )

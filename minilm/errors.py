@@ -35,6 +35,10 @@ class MissingTorchError(MinilmError, ImportError):
     """What was asked for compares with PyTorch, or makes its tensors, and it is not installed."""
 
 
+class MissingExtraError(MinilmError, ImportError):
+    """What was asked for needs an optional package that is not installed; the message says which extra brings it."""
+
+
 class BackendError(MinilmError, RuntimeError):
     """A kernel backend that was asked for by name cannot serve; the message says why."""
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +55,16 @@ def _sync_folder(folder: Path) -> None:
         if error.errno not in (errno.EACCES, errno.EISDIR, errno.EINVAL, errno.ENOTSUP):
             error.filename = error.filename or str(folder)
             raise
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure, whole or not at all, and close it. Errors: OSError of the file system."""
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings(), written_whole(path) as file:
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font need not have every script
+        figure.savefig(file, format=path.suffix[1:])
+    pyplot.close(figure)
 
 
 def checksum(path: Path) -> str:

@@ -23,6 +23,7 @@ ALLOWED = {
     "dtypes": {"errors"},
     "device": {"errors"},
     "modes": set(),
+    "display": set(),
     "kernels": {"errors", "device"},
     "tape": {"errors", "modes"},
     "tensor": BASE | {"tape"},
@@ -36,26 +37,18 @@ ALLOWED = {
     "optim": ENGINE,
     "text": BASE,
     "data": ENGINE - {"kernels"} | {"text"},
+    "evaluation": BASE | {"data"},
     "testing": ENGINE | {"nn", "optim", "data", "compat"},
     "generation": ENGINE - {"kernels"} | {"text"},
     "models": ENGINE - {"kernels"} | {"nn", "generation", "text", "serialization"},
-    "train": ENGINE | {"nn", "optim", "data", "text", "generation", "models", "serialization", "__version__"},
+    "train": ENGINE
+    | {"nn", "optim", "data", "evaluation", "text", "generation", "models", "serialization", "display"}
+    | {"__version__"},
     "compat": ENGINE | {"nn", "optim", "data", "serialization"},
     "commands": set(),  # each in a file of its own, which imports what it needs when it is called
     "cli": ENGINE
-    | {
-        "commands",
-        "nn",
-        "optim",
-        "data",
-        "text",
-        "generation",
-        "models",
-        "serialization",
-        "train",
-        "compat",
-        "testing",
-    },
+    | {"nn", "optim", "data", "text", "generation", "models", "serialization", "train", "compat", "testing"}
+    | {"evaluation", "commands", "display"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -27,7 +27,8 @@ def pretrain_bert(
     from minilm.train.run import new_run
 
     if resume is not None:
-        return train(corpus, out, config, settings, resume, tensorboard=tensorboard)  # it goes on with runs of any kind
+        texts = None if corpus is None else [str(corpus)]
+        return train(texts, out, config, settings, resume, tensorboard=tensorboard)  # it goes on with runs of any kind
     if corpus is not None and not corpus.exists():
         raise UsageError(f"{corpus}: there is no such file")
     built = PretrainConfig.build(config, dict(parse_setting(text) for text in settings or ()))

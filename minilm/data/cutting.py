@@ -49,15 +49,31 @@ def pieces(sources: Iterable[str | os.PathLike[str]], size: int, separator: str 
     return found
 
 
+def spans(piece: Piece, size: int, separator: str = "\n") -> list[Piece]:
+    """Cut a piece further, in the same way."""
+    found, start = [], piece.start
+    with opened(piece.source) as file:
+        while start < piece.end:
+            end = min(_cut(file, start + size, piece.end, separator.encode()), piece.end)
+            found.append(Piece(piece.source, start, end))
+            start = end
+    return found
+
+
 def _cut(file: IO[bytes], target: int, total: int, separator: bytes) -> int:
-    """The end of the first separator from byte `target` on, a neutral one if it is near; or `total`."""
-    at = max(target - MARGIN, 0)
+    r"""The end of the first separator from byte `target` on, a neutral one if it is near; or `total`.
+
+    Separators are those that reading from the beginning finds: in "\n\n\n" the first two bytes are "\n\n", not
+    the last two. Where another one begins shortly before, that cannot be known from here, and it does not count.
+    """
+    margin = max(MARGIN, len(separator))
+    at = max(target - margin, 0)
     while at < total:
         file.seek(at)
         data = file.read(WINDOW)
         first = None
         for match in re.finditer(re.escape(separator), data):
-            if at + match.start() < target:
+            if at + match.start() < target or _overlapped(data, match.start(), separator):
                 continue
             if separator != b"\n" or _between_words(data, match.start()):
                 return at + match.end()
@@ -66,8 +82,15 @@ def _cut(file: IO[bytes], target: int, total: int, separator: bytes) -> int:
             return first
         if len(data) < WINDOW:
             break
-        at += WINDOW - len(separator) - MARGIN
+        at += WINDOW - len(separator) - margin
+        target = at + margin  # what is before was seen
     return total
+
+
+def _overlapped(data: bytes, start: int, separator: bytes) -> bool:
+    """Whether a separator begins less than its length before the one at `start`."""
+    length = len(separator)
+    return separator in data[max(start - length + 1, 0) : start + length - 1]
 
 
 def _between_words(data: bytes, newline: int) -> bool:

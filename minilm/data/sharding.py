@@ -8,17 +8,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, repeat
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from minilm.data.cutting import Piece, pieces
-from minilm.data.dedup import Hashes, Mask, Seen, hashes, kept
-from minilm.data.processes import in_order
+from minilm.data.cutting import Piece, pieces, spans
+from minilm.data.dedup import SPAN_BYTES, kept, mark_repeated, ranges, write_hashes
+from minilm.data.processes import InOrder, processes
 from minilm.data.shards import INDEX, VERSION, Shard, ShardedTokens, read_index, write_index
 from minilm.data.tokenfile import TokenFile, write_tokens
 from minilm.device import available_cpus
@@ -33,7 +30,8 @@ PLAN = "plan.json"  # what the folder is to be; there from the first moment unti
 SHARD_BYTES = 1 << 26
 
 _SHARD = re.compile(r"shard-\d{5,}\.bin")
-_PART = re.compile(r"\.(shard-\d{5,}\.bin|plan\.json|index\.json|tokenizer\.json)\.[0-9a-f]+\.part")
+_HASHES = re.compile(r"hashes-\d{5,}-\d{3,}\.bin")  # what deduplication needs until the index is there
+_PART = re.compile(rf"\.({_SHARD.pattern}|{_HASHES.pattern}|plan\.json|index\.json|tokenizer\.json)\.[0-9a-f]+\.part")
 
 
 def tokenize_files(
@@ -60,8 +58,8 @@ def tokenize_files(
         tokenizer: None learns one from the files, before duplicates are left out: of characters (`kind`
             "char") or of byte pairs ("bpe", of `vocab_size` tokens).
         document_separator: what ends a document; pieces end behind it. None: pieces end at lines.
-        dedup: "line" or "document": of equal ones only the first stays. Empty ones all stay. Memory:
-            21 to 43 bytes for each different one (see `Seen`), and a bit for each.
+        dedup: "line" or "document": of equal ones only the first stays. Empty ones all stay. The memory has
+            a bound (see dedup.py); until the end the folder holds at most 24 bytes for each line or document.
         jobs: processes, by default one for each core. More than 1 needs `if __name__ == "__main__":`.
         progress: called with bytes done and bytes in all.
 
@@ -77,7 +75,7 @@ def tokenize_files(
     separator = document_separator or "\n"
     cut = pieces(sources, shard_bytes, separator)
     learnt = {"kind": kind} if kind == "char" else {"kind": kind, "vocab_size": vocab_size}
-    plan = {
+    plan: dict[str, Any] = {
         "version": VERSION,
         "sources": [_identity(source) for source in sources],
         "shard_bytes": shard_bytes,
@@ -87,6 +85,7 @@ def tokenize_files(
     }
     _check_folder(place, plan)
     if (place / INDEX).exists():
+        _remove(place, _HASHES)  # of a call that was ended after its last step but one
         return ShardedTokens(place)
     missing = [path for path in (place, *place.parents) if not path.exists()]  # innermost first
     place.mkdir(parents=True, exist_ok=True)
@@ -95,12 +94,18 @@ def tokenize_files(
             _remove(place, _PART)
             with written_whole(place / PLAN) as file:
                 file.write(json.dumps(plan, ensure_ascii=False).encode())
-            ready = _tokenizer_of(place, sources, tokenizer, kind, vocab_size)
-            shards = _shards(cut, place, ready, separator, dedup, jobs or available_cpus(), progress)
+            with processes(min(jobs or available_cpus(), len(cut))) as in_order:
+                ready = _tokenizer_of(place, sources, cut, tokenizer, kind, vocab_size, in_order)
+                shards = _shards(cut, place, ready, separator, dedup is not None, in_order, progress)
+            for source, before in zip(sources, plan["sources"]):
+                if _identity(source) != before:
+                    raise DataError(f"{source}: was changed while it was read")
             write_index(place, ready, plan, shards)
             (place / PLAN).unlink()
+            _remove(place, _HASHES)
         except DataError:
             _remove(place, _SHARD)
+            _remove(place, _HASHES)
             for name in (TOKENIZER, PLAN, LOCK):
                 (place / name).unlink(missing_ok=True)
             for path in missing:
@@ -111,32 +116,38 @@ def tokenize_files(
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Which records of a piece stay, a bit for each."""
+class _Span:
+    """A part of a piece whose records are compared with all others; `hashes` is the file for it."""
 
-    bits: NDArray[np.uint8]
-    count: int
+    text: Piece
+    hashes: Path
+    separator: str
 
-    def mask(self) -> Mask:
-        return np.unpackbits(self.bits, count=self.count).view(np.bool_)
+    def hash(self) -> None:
+        """Step 1 of dedup.py, unless it was done before."""
+        if not self.hashes.exists():
+            with _naming(self.text):
+                write_hashes(self.hashes, _text(self.text), self.separator)
+
+    def kept(self) -> Iterator[str]:
+        return kept(_text(self.text), self.separator, self.hashes)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One shard to be made, by any process."""
+    """One shard to be made, by any process; of all its text, or of what is kept of its spans."""
 
     piece: Piece
     path: Path
     tokenizer: Path
     fingerprint: bytes
-    separator: str
-    kept: _Kept | None
+    spans: tuple[_Span, ...] | None
 
     def __call__(self) -> Shard:
         piece = self.piece
-        if self.kept is not None and not self.kept.bits.any():
-            return Shard(None, 0, None, piece.source, piece.start, piece.end)
         file = self._standing() or self._written()
+        if file is None:
+            return Shard(None, 0, None, piece.source, piece.start, piece.end)
         return Shard(self.path.name, len(file), checksum(self.path), piece.source, piece.start, piece.end)
 
     def _standing(self) -> TokenFile | None:
@@ -147,15 +158,16 @@ class _Task:
             return None
         return file if file.fingerprint == self.fingerprint else None
 
-    def _written(self) -> TokenFile:
-        chunks = _text(self.piece)
-        if self.kept is not None:
-            chunks = kept(chunks, self.separator, self.kept.mask())
+    def _written(self) -> TokenFile | None:
+        """A new shard; None if deduplication left no text."""
         tokenizer = _loaded(self.tokenizer, self.fingerprint)
-        try:
-            return write_tokens(self.path, tokenizer.encode_chunks(chunks), tokenizer.vocab_size, self.fingerprint)
-        except DataError as error:
-            raise _named(self.piece, error) from None
+        with _naming(self.piece):
+            text = _text(self.piece) if self.spans is None else chain.from_iterable(s.kept() for s in self.spans)
+            first = next(text, None)
+            if first is None:
+                return None
+            tokens = tokenizer.encode_chunks(chain([first], text))
+            return write_tokens(self.path, tokens, tokenizer.vocab_size, self.fingerprint)
 
 
 def _shards(
@@ -163,19 +175,18 @@ def _shards(
     folder: Path,
     tokenizer: Tokenizer,
     separator: str,
-    dedup: str | None,
-    jobs: int,
+    dedup: bool,
+    in_order: InOrder,
     progress: Callable[[int, int], None] | None,
 ) -> list[Shard]:
     """Make what is missing; the shards of all pieces in order."""
-    jobs = min(jobs, len(cut))
-    which: list[_Kept | None] = [None] * len(cut) if dedup is None else _first_of_each(cut, separator, jobs)
+    which = _first_of_each(cut, folder, separator, in_order) if dedup else [None] * len(cut)
     total, done, shards = sum(piece.end - piece.start for piece in cut), 0, []
     tasks = (
-        _Task(piece, folder / f"shard-{i:05d}.bin", folder / TOKENIZER, tokenizer.fingerprint, separator, stay)
+        _Task(piece, folder / f"shard-{i:05d}.bin", folder / TOKENIZER, tokenizer.fingerprint, stay)
         for i, (piece, stay) in enumerate(zip(cut, which))
     )
-    for shard in in_order(_do, tasks, jobs):
+    for shard in in_order(_do, tasks):
         shards.append(shard)
         done += shard.end - shard.start
         if progress is not None:
@@ -183,32 +194,44 @@ def _shards(
     return shards
 
 
-def _do(task: Callable[[], Shard]) -> Shard:
+def _do(task: Callable[[], Any]) -> Any:
     return task()
 
 
-def _first_of_each(cut: Sequence[Piece], separator: str, jobs: int) -> list[_Kept | None]:
-    """For each piece, which of its records were not there before, in the order of the input."""
-    seen = Seen()
-    fresh = map(seen.add, in_order(_hashes, zip(cut, repeat(separator)), jobs))
-    return [_Kept(np.packbits(mask), len(mask)) for mask in fresh]
+def _first_of_each(cut: Sequence[Piece], folder: Path, separator: str, in_order: InOrder) -> list[tuple[_Span, ...]]:
+    """Each piece as spans whose files say which records were not there before, in the order of the input."""
+    result = [
+        tuple(
+            _Span(text, folder / f"hashes-{i:05d}-{j:03d}.bin", separator)
+            for j, text in enumerate(spans(piece, SPAN_BYTES, separator))
+        )
+        for i, piece in enumerate(cut)
+    ]
+    every = list(chain.from_iterable(result))
+    _finish(in_order(_do, (span.hash for span in every)))
+    paths = [span.hashes for span in every]
+    _finish(in_order(_do, (partial(mark_repeated, paths, *bounds) for bounds in ranges(paths))))
+    return result
 
 
-def _hashes(task: tuple[Piece, str]) -> Hashes:
-    try:
-        return hashes(_text(task[0]), task[1])
-    except DataError as error:
-        raise _named(task[0], error) from None
+def _finish(results: Iterator[Any]) -> None:
+    for _ in results:
+        pass
 
 
 def _text(piece: Piece) -> Iterator[str]:
     return read_chunks(piece.source, span=(piece.start, piece.end))
 
 
-def _named(piece: Piece, error: DataError) -> DataError:
-    if str(error).startswith(piece.source):
-        return error
-    return DataError(f"{piece.source}: in bytes {piece.start} to {piece.end}: {error}")
+@contextlib.contextmanager
+def _naming(piece: Piece) -> Iterator[None]:
+    """Errors within say where in the input."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(piece.source):
+            raise
+        raise DataError(f"{piece.source}: in bytes {piece.start} to {piece.end}: {error}") from None
 
 
 @lru_cache(maxsize=1)
@@ -217,17 +240,29 @@ def _loaded(path: Path, fingerprint: bytes) -> Tokenizer:
 
 
 def _tokenizer_of(
-    folder: Path, sources: Sequence[str | os.PathLike[str]], given: Tokenizer | None, kind: str, vocab_size: int
+    folder: Path,
+    sources: Sequence[str | os.PathLike[str]],
+    cut: Sequence[Piece],
+    given: Tokenizer | None,
+    kind: str,
+    vocab_size: int,
+    in_order: InOrder,
 ) -> Tokenizer:
     """The tokenizer that is there already, the given one, or one that learns now; then it is there."""
     if (folder / TOKENIZER).exists():
         return load_tokenizer(folder / TOKENIZER)
     if given is None and kind == "char":
-        given = CharTokenizer.train(chain.from_iterable(map(read_chunks, sources)))
+        given = CharTokenizer.train(in_order(_characters, cut))
     elif given is None:
         given = BPETokenizer.train_files(sources, vocab_size)
     given.save(folder / TOKENIZER)
     return given
+
+
+def _characters(piece: Piece) -> str:
+    """All different characters of a piece."""
+    found = CharTokenizer.train(_text(piece))
+    return found.decode(range(found.vocab_size))
 
 
 def _identity(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -269,19 +304,49 @@ def _check_folder(folder: Path, plan: dict[str, Any]) -> None:
     ours = (PLAN, INDEX, TOKENIZER, LOCK)
     names = sorted(path.name for path in folder.iterdir() if not _PART.fullmatch(path.name) and path.name != LOCK)
     for name in names:
-        if name not in ours and not _SHARD.fullmatch(name):
+        if name not in ours and not _SHARD.fullmatch(name) and not _HASHES.fullmatch(name):
             raise DataError(f"{folder}: holds something else ({name}); name another folder")
     if names and PLAN not in names and INDEX not in names:
         raise DataError(f"{folder}: holds a {names[0]} that belongs to no plan; name another folder")
     if not names:
         return
     found = read_index(folder)["plan"] if INDEX in names else _read_plan(folder / PLAN)
-    differing = [key for key in plan if found.get(key) != plan[key]]
-    if differing:
+    if different := _differences(found, plan):
+        whole = "the shards of another call" if INDEX in names else "the unfinished shards of another call"
         raise DataError(
-            f"{folder}: holds shards made with another {', '.join(differing)}; "
-            "they stay as they are: call it as before to go on, or name another folder"
+            f"{folder}: holds {whole}: {'; '.join(different)}. They stay as they are: "
+            "call it as before to go on, or name another folder"
         )
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two plans, in words."""
+    different = []
+    for key in now:
+        if then.get(key) == now[key]:
+            continue
+        if key != "sources":
+            different.append(f"{key} was {_shown(then.get(key))}, is {_shown(now[key])}")
+            continue
+        before = {str(source["file"]): source for source in then.get(key) or []}
+        after = {str(source["file"]): source for source in now[key]}
+        if list(before) != list(after):
+            different.append(f"the files were {', '.join(before)}, are {', '.join(after)}")
+        elif changed := [name for name in after if before[name] != after[name]]:
+            different += [
+                f"{name} was changed since ({before[name].get('bytes')} bytes then, {after[name]['bytes']} now)"
+                for name in changed
+            ]
+        else:
+            different.append("a file was given another number of times")
+    return different
+
+
+def _shown(value: Any) -> str:
+    """An entry of a plan, for people; a tokenizer is what is to learn, or a fingerprint."""
+    if isinstance(value, dict):
+        return "one to learn (" + ", ".join(map(str, value.values())) + ")"
+    return value[:12] if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -68,10 +68,12 @@ class BertHead(PretrainedModel):
     Attributes:
         pooling: whether the head needs the pooled first token. wide: whether it scores each position; else it is given
             the first ones' states alone, and nothing is computed that does not lead to them.
+        usual_length: how many tokens sequences have, for `flops_per_token`; 0 for all positions.
     """
 
     config_class = BertConfig
     pooling, wide = True, False
+    usual_length = 0
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -124,6 +126,19 @@ class BertHead(PretrainedModel):
 
     # Scores and loss by name, of the last layer's states (N, C), or (B, C), the positions, and the labels by name.
     results: Callable[..., dict[str, Any]]
+
+    def tokens_in(self, batch: Any) -> int:
+        """How many tokens of a Trainer's batch are no padding; the others are not computed."""
+        return int(np.count_nonzero(batch[2]))
+
+    def flops_per_token(self) -> int:
+        """Multiplications and additions of a training step per token: 6 for each parameter in a product, and attention.
+
+        As GPT's, with sequences of `usual_length`; what is done once a sequence, as pooling, is left out.
+        """
+        c, length = self.config, self.usual_length or self.config.max_position_embeddings
+        C, layer = c.hidden_size, 4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size
+        return 6 * c.num_hidden_layers * layer + 12 * c.num_hidden_layers * C * length
 
     def packed(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor | None = None
@@ -199,16 +214,9 @@ class BertForPreTraining(BertHead):
         }
 
     def flops_per_token(self) -> int:
-        """Multiplications and additions of a training step per token, where 15% of the tokens are to be guessed.
-
-        6 for each parameter in a product, and attention, as GPT's; the embeddings' matrix is in products for the
-        tokens that are guessed only. The pooler, one product a pair, is left out.
-        """
-        c = self.config
-        C, layer = c.hidden_size, 4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size
-        scores = C * C + C * c.vocab_size
-        attention = 12 * c.num_hidden_layers * C * c.max_position_embeddings
-        return 6 * c.num_hidden_layers * layer + attention + 6 * scores * 15 // 100
+        """Those of the layers, and of the scores of tokens for the 15% that are to be guessed."""
+        C = self.config.hidden_size
+        return super().flops_per_token() + 6 * (C * C + C * self.config.vocab_size) * 15 // 100
 
 
 class BertForMaskedLM(BertHead):
@@ -257,7 +265,12 @@ class BertForSequenceClassification(BertHead):
     "single_label_classification": numbers of classes (B). "multi_label_classification": for each class whether it
     applies, (B, num_labels). "regression": numbers, (B) for one label, else (B, num_labels). Without a problem_type
     one label is regression, and several are single labels where the labels are whole numbers, else multiple ones.
+
+    Attributes:
+        class_weights: (K) factors of the classes' losses, of which the mean over the labels is taken; None for 1.
     """
+
+    class_weights: Tensor | None = None
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -278,7 +291,7 @@ class BertForSequenceClassification(BertHead):
             kind = "single_label_classification" if whole else "multi_label_classification"
             kind = "regression" if self.config.num_labels == 1 else kind
         if kind == "single_label_classification":
-            return cross_entropy(logits, labels.reshape(-1))
+            return cross_entropy(logits, labels.reshape(-1), self.class_weights)
         labels = labels.to(logits.dtype)
         if self.config.num_labels == 1:
             logits, labels = logits.reshape(-1), labels.reshape(-1)
@@ -294,8 +307,13 @@ class BertForSequenceClassification(BertHead):
 
 
 class BertForTokenClassification(BertHead):
-    """Which class each token is of. Labels (B, T): the classes, -100 where nothing is asked."""
+    """Which class each token is of. Labels (B, T): the classes, -100 where nothing is asked.
 
+    Attributes:
+        class_weights: as in BertForSequenceClassification.
+    """
+
+    class_weights: Tensor | None = None
     pooling, wide = False, True
 
     def __init__(self, config: BertConfig) -> None:
@@ -307,7 +325,7 @@ class BertForTokenClassification(BertHead):
     def results(self, x: Tensor, positions: Positions, labels: Tensor | None = None) -> dict[str, Any]:
         """See the class."""
         logits = self.classifier(positions.dropout(x, self.p) if self.training else x)
-        loss = None if labels is None else cross_entropy(logits, positions.rows(labels))
+        loss = None if labels is None else cross_entropy(logits, positions.rows(labels), self.class_weights)
         return {"loss": loss, "logits": positions.grid(logits)}
 
     def loss(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -370,13 +388,21 @@ def initialise_head(model: BertHead, head: nn.Module) -> None:
             part.decoder.bias = part.bias  # else, as in Hugging Face's, nothing uses the latter
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over the labels (N) that are not -100; 0 where all are. Errors: DtypeError unless they are integers."""
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over the labels (N) that are not -100; 0 where all are. Errors: DtypeError unless they are integers.
+
+    Args:
+        weights: (K), factors of the classes' losses. The mean is over the number of labels, not the sum of their
+            weights, so that parts of a batch add up.
+    """
     if labels.dtype.kind not in "iu":
         raise DtypeError(f"BERT: labels are whole numbers, not {labels.dtype}")
     if not (labels.array != IGNORED).any():
         return nothing(logits)
-    return F.cross_entropy(logits, labels)
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    total = F.cross_entropy(logits, labels, weights, reduction="sum")
+    return total / int(np.count_nonzero(labels.array != IGNORED))
 
 
 def nothing(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from minilm.text.reading import read_text
 from minilm.text.tokenizer import FILE_NAME, parse
 
 VOCAB, CONFIG, SPECIAL = "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"
-UNLIMITED = int(1e30)  # transformers' model_max_length where nobody said one
+UNLIMITED = 10**20  # a length that is none: transformers writes 1e30 where nobody said one
 
 
 @dataclass
@@ -25,7 +25,7 @@ class BertSettings:
     tokenize_chinese_chars: bool = True
     clean_text: bool = True
     max_input_chars_per_word: int = 100
-    model_max_length: int = UNLIMITED
+    model_max_length: int = int(1e30)
     unk_token: str = "[UNK]"
     sep_token: str = "[SEP]"
     pad_token: str = "[PAD]"
@@ -48,7 +48,7 @@ class BertSettings:
                 if not isinstance(config[name], kind):
                     raise DataError(f"{source}: {name} is {config[name]!r}")
                 setattr(self, name, config[name])
-        self.model_max_length = UNLIMITED if self.model_max_length is None else int(self.model_max_length)
+        self.model_max_length = int(1e30) if self.model_max_length is None else int(self.model_max_length)
         for name in self.special_tokens():
             token = config.get(name)
             if token is not None:

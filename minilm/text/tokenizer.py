@@ -24,7 +24,7 @@ T = TypeVar("T", bound="Tokenizer")
 
 
 class Tokenizer(ABC):
-    """Text to token numbers and back. `decode(encode(text)) == text` for all that `encode` takes.
+    """Text to token numbers and back. `decode(encode(text)) == text` for all that `encode` takes, but for BERT's kind.
 
     Files are in the format of the `tokenizers` library (`tokenizer.json`), which loads them and
     gives the same numbers.

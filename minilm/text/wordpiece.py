@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,23 +14,14 @@ from numpy.typing import NDArray
 from minilm.errors import DataError
 from minilm.files import written_whole
 from minilm.text.batch_encoding import BatchEncoding, as_tensors
-from minilm.text.bert_files import CONFIG, SPECIAL, VOCAB, BertSettings, from_tokenizer_json, read_pretrained
+from minilm.text.bert_backend import built, check_vocabulary, learned
+from minilm.text.bert_files import CONFIG, SPECIAL, UNLIMITED, VOCAB, BertSettings, from_tokenizer_json, read_pretrained
+from minilm.text.bert_inputs import PADDINGS, TRUNCATIONS, as_batch, check_room, choice, texts_of
 from minilm.text.reading import cut_pieces, read_chunks, word_pieces
 from minilm.text.tokenizer import FILE_NAME, Ids, Tokenizer, check_surrogates
 
 if TYPE_CHECKING:
     import tokenizers
-
-TRUNCATIONS = {True: "longest_first", False: None, None: None, "do_not_truncate": None}
-TRUNCATIONS |= {name: name for name in ("longest_first", "only_first", "only_second")}
-PADDINGS = {
-    True: "longest",
-    False: None,
-    None: None,
-    "do_not_pad": None,
-    "longest": "longest",
-    "max_length": "max_length",
-}
 
 
 class BertTokenizer(Tokenizer):
@@ -52,15 +42,17 @@ class BertTokenizer(Tokenizer):
         self, vocab: Mapping[str, int], settings: BertSettings | None = None, source: str = "BertTokenizer"
     ) -> None:
         self.settings = settings or BertSettings()
-        _check_vocabulary(vocab, self.settings, source)
-        self._backend = _backend(vocab, self.settings, source)
+        self.source = source
+        check_vocabulary(vocab, self.settings, source)
+        self._backend = built(vocab, self.settings, source)
         self._model_vocab = dict(vocab)
         self.model_max_length = self.settings.model_max_length
         self.padding_side = self.truncation_side = "right"
         roles = self.settings.special_tokens()
         self.special_tokens_map = roles
         self.unk_token, self.sep_token, self.pad_token, self.cls_token, self.mask_token = roles.values()
-        ids = [self._backend.token_to_id(token) for token in roles.values()]
+        known = self._backend.get_vocab()
+        ids: list[int] = [known[token] for token in roles.values()]
         self.unk_token_id, self.sep_token_id, self.pad_token_id, self.cls_token_id, self.mask_token_id = ids
         self.all_special_tokens, self.all_special_ids = list(roles.values()), ids
 
@@ -85,7 +77,8 @@ class BertTokenizer(Tokenizer):
         Errors: DataError if there is no text, or if vocab_size does not hold the characters.
         """
         several = [texts] if isinstance(texts, str) else list(texts)
-        return cls._train(lambda: iter(several), vocab_size, lowercase, min_frequency, limit_alphabet, model_max_length)
+        settings = BertSettings(do_lower_case=lowercase, model_max_length=model_max_length)
+        return cls(learned(lambda: iter(several), vocab_size, settings, min_frequency, limit_alphabet), settings)
 
     @classmethod
     def train_files(
@@ -103,42 +96,8 @@ class BertTokenizer(Tokenizer):
         def texts() -> Iterator[str]:
             return (piece for path in several for piece in word_pieces(read_chunks(path)))
 
-        return cls._train(texts, vocab_size, lowercase, min_frequency, limit_alphabet, model_max_length)
-
-    @classmethod
-    def _train(
-        cls,
-        texts: Callable[[], Iterator[str]],
-        vocab_size: int,
-        lowercase: bool,
-        min_frequency: int,
-        limit_alphabet: int,
-        model_max_length: int,
-    ) -> BertTokenizer:
-        from tokenizers import trainers
-
         settings = BertSettings(do_lower_case=lowercase, model_max_length=model_max_length)
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        backend = _backend({token: i for i, token in enumerate(special)}, settings, "BertTokenizer.train")
-        alphabet, inner = _alphabet(backend, texts(), limit_alphabet)
-        # The trainer numbers characters within words in the order of a hash table, another in every process, and
-        # ties between pairs are broken by number. Given as "special", they have their numbers beforehand.
-        first = [*special, *alphabet, *inner]
-        if vocab_size < len(first):
-            raise DataError(
-                f"BertTokenizer.train: vocab_size is {vocab_size}; {len(special)} special tokens, {len(alphabet)} "
-                f"characters and {len(inner)} within words need at least {len(first)} (or a smaller limit_alphabet)"
-            )
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            special_tokens=first,
-            initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet),
-            show_progress=False,
-        )
-        backend.train_from_iterator(texts(), trainer)
-        return cls(json.loads(backend.to_str())["model"]["vocab"], settings, "BertTokenizer.train")
+        return cls(learned(texts, vocab_size, settings, min_frequency, limit_alphabet), settings)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> BertTokenizer:
@@ -217,35 +176,26 @@ class BertTokenizer(Tokenizer):
         Errors: DataError for what is no text, for pairs that do not match, a max_length that leaves no room, a
         stride that does not go on, or rows of different lengths as arrays.
         """
-        batch, single = _batch(text, text_pair, is_split_into_words)
+        batch, single = as_batch(text, text_pair, is_split_into_words)
         paired = any(isinstance(item, tuple) for item in batch)
-        how = _choice("truncation", truncation, TRUNCATIONS)
-        fill = _choice("padding", padding, PADDINGS)
         if max_length is not None and padding is False and truncation is None:
-            how = "longest_first"
-        if max_length is None and self.model_max_length < 10**20:
-            max_length = self.model_max_length
-        if max_length is None:
+            truncation = True
+        how, fill = choice("truncation", truncation, TRUNCATIONS), choice("padding", padding, PADDINGS)
+        limit = self.model_max_length if max_length is None else max_length
+        if limit >= UNLIMITED:
             how, fill = None, None if fill == "max_length" else fill
-        room = None if max_length is None else max_length - self._added(paired, add_special_tokens)
-        if how is not None and room is not None:
-            _check_room(how, max_length, room, stride, paired)
-            if fill is not None and pad_to_multiple_of and (max_length or 0) % pad_to_multiple_of:
-                raise DataError(f"max_length is {max_length}, no multiple of pad_to_multiple_of {pad_to_multiple_of}")
-        self._configure(
-            None
-            if how is None
-            else {"max_length": max_length, "stride": stride, "strategy": how, "direction": self.truncation_side},
-            None
-            if fill is None
-            else {
-                "length": max_length if fill == "max_length" else None,
-                "direction": padding_side or self.padding_side,
-                "pad_id": self.pad_token_id,
-                "pad_token": self.pad_token,
-                "pad_to_multiple_of": pad_to_multiple_of,
-            },
-        )
+        if how is not None:
+            special = self.num_special_tokens_to_add(paired) if add_special_tokens else 0
+            check_room(how, limit, special, stride, paired, pad_to_multiple_of if fill else None)
+        cut = {"max_length": limit, "stride": stride, "strategy": how, "direction": self.truncation_side}
+        filled = {
+            "length": limit if fill == "max_length" else None,
+            "direction": padding_side or self.padding_side,
+            "pad_id": self.pad_token_id,
+            "pad_token": self.pad_token,
+            "pad_to_multiple_of": pad_to_multiple_of,
+        }
+        self._configure(cut if how else None, filled if fill else None)
         rows, sample = self._rows(batch, add_special_tokens, is_split_into_words, return_overflowing_tokens)
         fields: dict[str, Any] = {"input_ids": [row.ids for row in rows]}
         if return_token_type_ids:
@@ -283,23 +233,26 @@ class BertTokenizer(Tokenizer):
     ) -> BatchEncoding:
         """Bring encoded texts (mappings with T ids each) to one length: B rows, as a call with padding gives them.
 
-        Fields other than those a call gives are put together as they are.
+        Fields other than those a call gives, and labels of tokens (filled up with -100), are put together as they are.
 
         Errors: DataError for rows that make no array, or no rows.
         """
-        fill = _choice("padding", padding, PADDINGS)
+        fill = choice("padding", padding, PADDINGS)
         if not rows:
             raise DataError("BertTokenizer.pad: there are no rows")
-        fields = {key: [list(row[key]) if np.ndim(row[key]) else row[key] for row in rows] for key in rows[0]}
+        fields = {key: [np.asarray(row[key]).tolist() for row in rows] for key in rows[0]}
         longest = max(len(ids) for ids in fields["input_ids"])
         if fill == "max_length":
             longest = max(longest, self.model_max_length if max_length is None else max_length)
         longest += -longest % (pad_to_multiple_of or 1)
         fields.setdefault("attention_mask", [[1] * len(ids) for ids in fields["input_ids"]])
         fillers = {"input_ids": self.pad_token_id, "token_type_ids": 0, "attention_mask": 0, "special_tokens_mask": 1}
+        fillers["labels"] = -100  # where there is one a token
         for key in fields.keys() & fillers.keys() if fill else ():
             left = self.padding_side == "left"
             for i, row in enumerate(fields[key]):
+                if not isinstance(row, list):
+                    continue
                 filler = [fillers[key]] * (longest - len(row))
                 fields[key][i] = filler + row if left else row + filler
         return BatchEncoding(as_tensors(fields, return_tensors))
@@ -340,12 +293,17 @@ class BertTokenizer(Tokenizer):
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a call adds: 2, or 3 for a pair."""
-        return self._added(pair, True)
+        return 3 if pair else 2
 
     def get_vocab(self) -> dict[str, int]:
         """Each token and its id."""
         vocab: dict[str, int] = self._backend.get_vocab()
         return vocab
+
+    def check_fits(self, vocab_size: int, model: str) -> None:
+        """Errors: DataError unless a model of `vocab_size` embeddings, named `model`, has one for each token."""
+        if len(self) > vocab_size:
+            raise DataError(f"{self.source}: {len(self)} tokens, and {model} has embeddings for {vocab_size}")
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -409,16 +367,15 @@ class BertTokenizer(Tokenizer):
         try:
             encodings = self._backend.encode_batch(batch, is_pretokenized=words, add_special_tokens=special)
         except (TypeError, UnicodeEncodeError):
-            for text in _texts_of(batch):
+            for text in texts_of(batch):
                 check_surrogates(text)
             raise
-        except Exception as error:  # the library raises bare Exceptions
-            raise DataError(f"BertTokenizer: {error}") from None
+        except BaseException as error:  # the library raises bare Exceptions, and a panic is not even one
+            if type(error) is Exception or type(error).__name__ == "PanicException":
+                raise DataError(f"BertTokenizer: {error}") from None
+            raise
         numbered = [(i, row) for i, e in enumerate(encodings) for row in [e, *(e.overflowing if overflowing else [])]]
         return [row for _, row in numbered], [i for i, _ in numbered]
-
-    def _added(self, pair: bool, special: bool) -> int:
-        return (3 if pair else 2) if special else 0
 
     def _blank_in_added(self) -> bool:
         """Whether an added token could lie across a place where text is cut."""
@@ -426,122 +383,3 @@ class BertTokenizer(Tokenizer):
             t.get("lstrip") or t.get("rstrip") or any(c.isspace() for c in t["content"])
             for t in self.settings.added_tokens
         )
-
-
-def _backend(vocab: Mapping[str, int], settings: BertSettings, source: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer, built as transformers builds it."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    model = models.WordPiece(
-        dict(vocab), unk_token=settings.unk_token, max_input_chars_per_word=settings.max_input_chars_per_word
-    )
-    backend = Tokenizer(model)
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=settings.clean_text,
-        handle_chinese_chars=settings.tokenize_chinese_chars,
-        strip_accents=settings.strip_accents,
-        lowercase=settings.do_lower_case,
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##")
-    flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
-    for token in sorted(settings.added_tokens, key=lambda token: token["id"]):
-        given = {flag: token[flag] for flag in flags if flag in token}
-        (backend.add_special_tokens if given.get("special") else backend.add_tokens)(
-            [AddedToken(token["content"], **given)]
-        )
-        if backend.token_to_id(token["content"]) != token["id"]:
-            raise DataError(f"{source}: the added token {token['content']!r} cannot have the id {token['id']}")
-    known = {token["content"] for token in settings.added_tokens}
-    backend.add_special_tokens([token for token in settings.special_tokens().values() if token not in known])
-    cls, sep = settings.cls_token, settings.sep_token
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
-    )
-    return backend
-
-
-def _check_vocabulary(vocab: Mapping[str, int], settings: BertSettings, source: str) -> None:
-    ids = list(vocab.values())
-    if any(type(i) is not int for i in ids) or sorted(ids) != list(range(len(ids))):
-        raise DataError(f"{source}: the vocabulary does not number its tokens 0, 1, 2, ...")
-    added = {token["content"] for token in settings.added_tokens}
-    for role, token in settings.special_tokens().items():
-        if token not in vocab and token not in added:
-            raise DataError(f"{source}: the {role} {token!r} is not in the vocabulary of {len(ids)} tokens")
-
-
-def _alphabet(backend: tokenizers.Tokenizer, texts: Iterator[str], limit: int) -> tuple[list[str], list[str]]:
-    """The most frequent characters, sorted, and "##" before those of them that go on a word, sorted."""
-    words: Counter[str] = Counter()
-    for text in texts:
-        check_surrogates(text)
-        for piece in cut_pieces(text):
-            normal = backend.normalizer.normalize_str(piece)
-            words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal))
-    count: Counter[str] = Counter()
-    for word, times in words.items():
-        for character in word:
-            count[character] += times
-    if not count:
-        raise DataError("BertTokenizer.train: the text is empty, so there is nothing to learn")
-    kept = set(sorted(count, key=lambda c: (-count[c], c))[:limit])
-    inner = {character for word in words for character in word[1:]} & kept
-    return sorted(kept), [f"##{character}" for character in sorted(inner)]
-
-
-def _batch(text: Any, pair: Any, words: bool) -> tuple[list[Any], bool]:
-    """A list of texts, or of (text, pair), as the library takes them; and whether one text alone was given."""
-    listed = isinstance(text, list | tuple)
-    single = not listed or (words and not (text and isinstance(text[0], list | tuple)))
-    texts = [text] if single else text
-    if pair and single:
-        texts = [(text, pair)]
-    elif pair is not None and not single:
-        if isinstance(pair, str) or len(pair) != len(text):
-            raise DataError(f"BertTokenizer: {len(text)} texts need as many in text_pair, a list")
-        texts = list(zip(text, pair, strict=True))
-    batch = [_one(item, words) for item in texts]
-    for i, item in enumerate(batch):
-        for part in item if isinstance(item, tuple) else (item,):
-            wrong = [w for w in part if not isinstance(w, str)] if words and isinstance(part, list | tuple) else []
-            if wrong or isinstance(part, str) == words:
-                what = type(wrong[0] if wrong else part).__name__
-                raise DataError(f"BertTokenizer: text {i} is {what}, not {'a list of words' if words else 'a str'}")
-    return batch, single
-
-
-def _one(item: Any, words: bool) -> Any:
-    """A text, a list of words, or a tuple of two of these."""
-    if not isinstance(item, list | tuple):
-        return item
-    if not words:
-        return tuple(item)
-    if item and isinstance(item[0], list | tuple):
-        return tuple(list(part) for part in item)
-    return list(item)
-
-
-def _texts_of(batch: Iterable[Any]) -> Iterator[str]:
-    for item in batch:
-        if isinstance(item, str):
-            yield item
-        else:
-            yield from _texts_of(item)
-
-
-def _choice(name: str, value: Any, known: Mapping[Any, str | None]) -> str | None:
-    if value not in known:
-        raise DataError(f"{name} is {value!r}; known are {', '.join(map(repr, known))}")
-    return known[value]
-
-
-def _check_room(how: str, max_length: int | None, room: int, stride: int, paired: bool) -> None:
-    if room < 0:
-        raise DataError(f"max_length is {max_length}: the special tokens alone are {(max_length or 0) - room}")
-    if stride and not 0 <= stride < room:
-        raise DataError(f"stride is {stride}: windows with room for {room} tokens would not go on")
-    if how == "only_second" and not paired:
-        raise DataError("truncation is 'only_second', and there is no text_pair")

@@ -17,7 +17,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, progress: Callable[[float], 
     Errors: OSError, and DivergedError for a state that is not finite, with the old checkpoints untouched.
     """
     p = trainer.progress
-    if p.evaluated_at == p.step and p.validation_loss == p.best_validation_loss:
+    if p.evaluated_at == p.step and not p.worse:
         p.best_checkpoint = p.step
     tensors, counts = _state(trainer)
     for name, tensor in tensors.items():
@@ -341,6 +340,16 @@ def _model(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: di
     return model
 
 
-def with_vocabulary(config: RunConfig, vocab_size: int) -> Any:
-    """The model's shape with the tokenizer's number of tokens."""
-    return replace(config.model, vocab_size=vocab_size)
+def load_best(trainer: Trainer) -> None:
+    """Give the trainer's model the weights of the best checkpoint, averaged ones if the run averages.
+
+    Errors: CheckpointError if it is missing or damaged.
+    """
+    best = trainer.progress.best_checkpoint
+    for path in checkpoints(trainer.folder or ""):
+        if step_of(path) == best and "+" not in path.name:
+            tensors, record = read_checkpoint(path)
+            model = _model(path, trainer.config, tensors, record)
+            trainer.model.load_state_dict(model.state_dict())
+            return
+    raise CheckpointError(f"{trainer.folder}: the best checkpoint, of step {best}, is gone")

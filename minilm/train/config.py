@@ -40,7 +40,8 @@ class RunConfig(Config):
         recompute: whether activations inside of blocks are computed again in the backward, to save memory.
         grad_clip: the largest norm that a step's gradient may have; 0 for no limit.
         eval_every, eval_batches: every so many steps the validation loss over so many random batches.
-        patience: evaluations in a row without a better loss after which training ends; 0 for any number.
+        metric: what says which evaluation is best: the loss, or a measure that the task has.
+        patience: evaluations in a row that are no better after which training ends; 0 for any number.
         target_loss: the validation loss whose time is recorded, the first time that it is reached; 0 for none.
         on_nan: what a loss or gradient that is no finite number does: "stop" the run, or "skip" the batch.
         checkpoint_every: every so many steps a checkpoint; the last step always writes one.
@@ -70,6 +71,7 @@ class RunConfig(Config):
     grad_clip: float = 1.0
     eval_every: int = 250
     eval_batches: int = 20
+    metric: str = "loss"
     patience: int = 0
     target_loss: float = 0.0
     on_nan: str = "stop"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ from minilm.files import checksum, written_whole
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME, Tokenizer
-from minilm.train.batches import RandomBlocks
+from minilm.train.batches import Data, Mixture, RandomBlocks
 from minilm.train.config import TrainConfig
 from minilm.train.observers import Observer, Samples
 
 TOKENS = "tokens.bin"
 SHARDS = "shards.json"  # in place of TOKENS, where they are
+
+Places = Sequence[tuple["str | os.PathLike[str]", float]]  # folders of shards and their weights
 
 
 @dataclass
@@ -52,10 +56,18 @@ class Corpus:
                 )
         return CausalBlocks(train, block_size, stride=1), CausalBlocks(validation, block_size, stride=1)
 
-    def data(self, config: TrainConfig) -> RandomBlocks:
-        """Random windows, for a Trainer. Errors: as `blocks`."""
+    def __len__(self) -> int:
+        """How many tokens."""
+        return len(self.tokens)
+
+    def data(self, config: TrainConfig) -> Data:
+        """What a Trainer learns from. Errors: those of `blocks`."""
         train, validate = self.blocks(config.model.block_size)
         return RandomBlocks(train, validate, config.batch_size, config.seed)
+
+    def completed(self, config: TrainConfig) -> TrainConfig:
+        """The configuration with what follows from the corpus: the model's vocabulary."""
+        return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, in words and in nats."""
@@ -89,20 +101,22 @@ class Corpus:
     @classmethod
     def prepare(
         cls,
-        source: str | os.PathLike[str] | None,
+        source: str | os.PathLike[str] | Places | None,
         folder: Path,
         config: TrainConfig,
         progress: Callable[[int, int], None] | None = None,
     ) -> Corpus:
         """Learn a tokenizer from a UTF-8 file (None: the Shakespeare that ships) and write its tokens to `folder`.
 
-        The file is read piece by piece. Of a folder that `minilm tokenize` made the tokenizer is taken, and the
-        tokens stay where they are: `folder` gets a file that says where.
+        The file is read piece by piece. Of a folder that `minilm tokenize` made, or of several with weights, the
+        tokenizer is taken, and the tokens stay where they are: `folder` gets a file that says where.
 
         Errors: DataError, naming the file, if it is missing, empty or no UTF-8, or a shard is damaged.
         """
+        if isinstance(source, Sequence) and not isinstance(source, str):
+            return MixedCorpus.of_folders(source, folder, config)
         if source is not None and Path(source).is_dir():
-            return cls._of_shards(ShardedTokens(source), folder, config)
+            return MixedCorpus.of_folders([(source, 1.0)], folder, config)
         if source is None:
             text = corpora.shakespeare()
             tokenizer = _learn(iter([text]), config)
@@ -122,25 +136,100 @@ class Corpus:
     def load(cls, folder: Path, config: TrainConfig) -> Corpus:
         """What `prepare` left in `folder`. Errors: DataError if something is missing or does not fit together."""
         if (folder / SHARDS).exists():
-            shards = ShardedTokens(_place(folder / SHARDS))
-            return cls(shards.tokenizer(), shards, config.train_fraction, str(shards.path))
+            return MixedCorpus.of(_places(folder / SHARDS), config)
         tokenizer, tokens = load_tokenizer(folder / FILE_NAME), TokenFile(folder / TOKENS)
         tokens.check_tokenizer(tokenizer)
         return cls(tokenizer, tokens, config.train_fraction, str(tokens.path))
 
+
+@dataclass
+class MixedCorpus(Corpus):
+    """Folders that `minilm tokenize` made, all with one tokenizer, mixed by weight; `tokens` are those of the first.
+
+    Attributes:
+        parts: pairs of a corpus, split to train and to validate by itself, and its weight.
+    """
+
+    parts: Sequence[tuple[Corpus, float]] = ()
+
     @classmethod
-    def _of_shards(cls, shards: ShardedTokens, folder: Path, config: TrainConfig) -> Corpus:
-        tokenizer = shards.tokenizer()
-        content = {"folder": str(shards.path.resolve()), "sha256": shards.verify()}
+    def of(cls, places: Places, config: TrainConfig) -> MixedCorpus:
+        """The corpus of such folders and their weights.
+
+        Errors: DataError for a folder without shards, one of another tokenizer, or a weight that is not above 0.
+        """
+        parts: list[tuple[Corpus, float]] = []
+        if not places:
+            raise DataError("there is no folder to learn from")
+        for place, weight in places:
+            if not 0 < weight < float("inf"):
+                raise DataError(f"{place}: has the weight {weight}; it must be a number above 0")
+            shards = ShardedTokens(place)
+            parts.append((Corpus(shards.tokenizer(), shards, config.train_fraction, str(place)), weight))
+        first = parts[0][0]
+        for other, _ in parts:
+            if other.tokenizer.fingerprint != first.tokenizer.fingerprint:
+                raise DataError(
+                    f"{other.name}: was made by another tokenizer than {first.name}, and one model has one: "
+                    f"minilm tokenize ... --tokenizer {first.name} makes a folder that goes with it"
+                )
+        name = " and ".join(corpus.name for corpus, _ in parts)
+        return cls(first.tokenizer, first.tokens, config.train_fraction, name, parts)
+
+    @classmethod
+    def of_folders(cls, places: Places, folder: Path, config: TrainConfig) -> MixedCorpus:
+        """`of`, written down in `folder` for `Corpus.load`; the tokens stay where they are. All are read once."""
+        corpus = cls.of(places, config)
+        content = [
+            {"folder": str(Path(place).resolve()), "weight": weight, "sha256": part.checksum()}
+            for (place, weight), (part, _) in zip(places, corpus.parts)
+        ]
         with written_whole(folder / SHARDS) as file:
             file.write(json.dumps(content, ensure_ascii=False).encode())
-        tokenizer.save(folder / FILE_NAME)
-        return cls(tokenizer, shards, config.train_fraction, str(shards.path))
+        corpus.tokenizer.save(folder / FILE_NAME)
+        return corpus
+
+    def __len__(self) -> int:
+        return sum(map(len, (part for part, _ in self.parts)))
+
+    def data(self, config: TrainConfig) -> Data:
+        """Each example is from a folder drawn by weight: a function of the step, so that a run can go on."""
+        sources = [(part.data(config), weight) for part, weight in self.parts]
+        return sources[0][0] if len(sources) == 1 else Mixture(sources, config.seed)
+
+    def checksum(self) -> str:
+        """SHA-256 of all tokens and, of several folders, their weights."""
+        if len(self.parts) == 1:
+            return self.parts[0][0].checksum()
+        lines = [f"{part.checksum()} {weight!r}" for part, weight in self.parts]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _place(path: Path) -> str:
+def named(texts: Sequence[str]) -> str | Places:
+    """What the arguments of a command name, for `Corpus.prepare`: one text or folder, or several as DIR or DIR:WEIGHT.
+
+    A folder without a weight has 1. Errors: DataError for a file among several.
+    """
+    pairs = [_weighted(text) for text in texts]
+    if len(pairs) == 1 and pairs[0][1] is None:
+        return pairs[0][0]
+    for place, _ in pairs:
+        if Path(place).is_file():
+            raise DataError(f"{place}: is a file, and only folders that `minilm tokenize` made can be mixed by weight")
+    return [(place, 1.0 if weight is None else weight) for place, weight in pairs]
+
+
+def _weighted(text: str) -> tuple[str, float | None]:
+    place, colon, weight = text.rpartition(":")
+    if colon and not Path(text).exists():
+        with contextlib.suppress(ValueError):
+            return place, float(weight)
+    return text, None
+
+
+def _places(path: Path) -> Places:
     try:
-        return str(json.loads(path.read_bytes())["folder"])
+        return [(str(part["folder"]), float(part["weight"])) for part in json.loads(path.read_bytes())]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: does not say where the shards are ({error!r})") from None
 

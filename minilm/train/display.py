@@ -48,7 +48,8 @@ class TrainingDisplay(Observer):
             ]
             self.display.say("  ".join(figures if short else [*figures, _left(trainer)]))
             if p.measures:
-                self.display.say(" " * len(f"{_step(trainer)}  ") + "  ".join(_measures(trainer)))
+                found = (f"{name.replace('_', ' ')} {value:.3g}" for name, value in p.measures.items())
+                self.display.say(f"{' ' * (2 * len(str(p.steps)) + 8)}{'  '.join(found)}")
 
     def saving(self, trainer: Trainer, share: float) -> None:
         """Say how much of a checkpoint is written, if it takes long."""
@@ -102,11 +103,6 @@ def _step(trainer: Trainer) -> str:
 
 def _left(trainer: Trainer) -> str:
     return f"{clock(trainer.progress.seconds_left)} left"
-
-
-def _measures(trainer: Trainer) -> list[str]:
-    """What else was measured with the validation loss: shares, such as accuracies."""
-    return [f"{name.replace('_', ' ')} {value:.1%}" for name, value in trainer.progress.measures.items()]
 
 
 def _losses(trainer: Trainer) -> list[str]:

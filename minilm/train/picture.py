@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from minilm.errors import CheckpointError, ConfigError
-from minilm.files import written_whole
+from minilm.files import save_figure
 from minilm.train.observers import LOG, TIMING, read_log
 
 FILE_NAME = "loss.png"
@@ -34,7 +33,7 @@ def draw_loss(folder: Path, guessing: tuple[str, float], title: str) -> Path | N
     _draw(axes, lines, guessing)
     axes.set_title(title, parse_math=False)  # a $ in a file's name is no formula
     path = folder / FILE_NAME
-    _save(figure, path)
+    save_figure(figure, path)
     return path
 
 
@@ -77,7 +76,7 @@ def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Pat
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
     return path
 
 
@@ -87,15 +86,6 @@ def _curve(folder: Path) -> list[dict[str, Any]]:
     if not lines:
         raise CheckpointError(f"{folder}: holds no {LOG}, or an empty one: there is nothing to draw yet")
     return [{**line, "seconds": timing.get(line["step"], {}).get("seconds", math.nan)} for line in lines]
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    with warnings.catch_warnings(), written_whole(path) as file:
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # its font need not have every script
-        figure.savefig(file, format=path.suffix[1:])
-    pyplot.close(figure)
 
 
 def _draw(axes: Any, lines: list[dict[str, Any]], guessing: tuple[str, float]) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -230,6 +230,14 @@ class PretrainCorpus:
         except DataError as error:
             raise DataError(f"{self.name}: is too short: {error}") from None
         return SegmentPairs(train, validate, config.seed)
+
+    def __len__(self) -> int:
+        """How many tokens."""
+        return len(self.tokens)
+
+    def completed(self, config: PretrainConfig) -> PretrainConfig:
+        """The configuration with what follows from the corpus: the model's vocabulary."""
+        return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""

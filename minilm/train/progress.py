@@ -16,6 +16,7 @@ class Progress:
         examples, partial_loss: of the step in hand, how many examples were worked off, and their share of its loss.
         loss: the mean training loss of the last `log_every` steps, in nats per target. recent: those since then.
         validation_loss: as last measured; None before. best_validation_loss: the least so far.
+        best_worth: the largest so far of what is to be large, minus the loss or a measure.
         measures: what else was measured with it, by name, such as an accuracy.
         evaluated_at: the step at which it was measured. best_checkpoint: the step of the best one that was saved.
         seconds_to_target: the seconds that were spent when the target loss was first reached; None before.
@@ -34,6 +35,7 @@ class Progress:
     loss: float = math.nan
     validation_loss: float | None = None
     best_validation_loss: float = math.inf
+    best_worth: float = -math.inf
     measures: dict[str, float] = field(default_factory=dict)
     evaluated_at: int | None = None
     best_checkpoint: int | None = None
@@ -72,14 +74,19 @@ class Progress:
         speed = tokens / seconds
         self.tokens_per_second += (speed - self.tokens_per_second) * (0.1 if self.tokens_per_second else 1)
 
-    def evaluated(self, loss: float, patience: int, target: float) -> None:
-        """The validation loss was measured; `patience` of them in a row that are no better (0: any) end the run."""
+    def evaluated(self, loss: float, patience: int, target: float, measure: float | None = None) -> None:
+        """The validation loss was measured; `patience` of them in a row that are no better (0: any) end the run.
+
+        Args:
+            measure: what is to be as large as possible; by default the loss is to be small.
+        """
         if loss <= target and self.seconds_to_target is None:
             self.seconds_to_target = self.seconds
         self.validation_loss, self.evaluated_at = loss, self.step
-        better = loss < self.best_validation_loss
         self.best_validation_loss = min(loss, self.best_validation_loss)
-        self.worse = 0 if better else self.worse + 1
+        worth = -loss if measure is None else measure
+        self.worse = 0 if worth > self.best_worth else self.worse + 1
+        self.best_worth = max(worth, self.best_worth)
         self.stopped = bool(patience) and self.worse >= patience
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,4 +101,6 @@ class Progress:
         found.recent = list(values["recent"])
         found.loss = math.nan if found.loss is None else float(found.loss)
         found.best_validation_loss = math.inf if found.best_validation_loss is None else found.best_validation_loss
+        if values.get("best_worth") is None:  # nothing was measured yet, or an older minilm's
+            found.best_worth = -found.best_validation_loss
         return found

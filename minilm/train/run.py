@@ -20,11 +20,12 @@ from minilm.train.checkpoint import (
     restore,
     run_folder,
     save_checkpoint,
-    with_vocabulary,
 )
 from minilm.train.config import FILE_NAME as CONFIG
 from minilm.train.config import RunConfig
-from minilm.train.corpus import SHARDS, TOKENS
+from minilm.train.corpus import SHARDS, TOKENS, Places
+from minilm.train.finetuning.corpus import Source
+from minilm.train.finetuning.results import FILES as FINETUNED
 from minilm.train.observers import COSTS, LOG, TENSORBOARD, TIMING
 from minilm.train.picture import FILE_NAME as PICTURE
 from minilm.train.pretraining import PRETRAINED, SENTENCES
@@ -32,7 +33,21 @@ from minilm.train.tasks import config_from, task
 from minilm.train.trainer import Trainer
 
 # What a run writes into its folder.
-FILES = (FOLDER, CONFIG, TOKENIZER, TOKENS, SENTENCES, SHARDS, LOG, TIMING, COSTS, PICTURE, TENSORBOARD, PRETRAINED)
+FILES = (
+    FOLDER,
+    CONFIG,
+    TOKENIZER,
+    TOKENS,
+    SENTENCES,
+    SHARDS,
+    LOG,
+    TIMING,
+    COSTS,
+    PICTURE,
+    TENSORBOARD,
+    PRETRAINED,
+    *FINETUNED,
+)
 
 # What may differ between a run and its continuation without making it another run.
 _MAY_CHANGE = (
@@ -42,14 +57,15 @@ _MAY_CHANGE = (
 
 
 def new_run(
-    source: str | os.PathLike[str] | None,
+    source: str | os.PathLike[str] | Places | Source | None,
     folder: Path,
     config: RunConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Trainer, Any]:
     """A trainer for a fresh run in `folder`, which is made, and its corpus; `config` says of which kind it is.
 
-    `source` None is the Shakespeare that ships. It may be a folder of shards too, whose tokens are not copied.
+    `source` None is the Shakespeare that ships. It may be a folder of shards too, or pairs of such folders and weights;
+    their tokens are not copied. Fine-tuning takes a Source.
 
     From the moment that this returns, the folder holds a whole run, at step 0; when it fails, nothing is left of it.
 
@@ -70,10 +86,12 @@ def new_run(
         with locked(folder):
             corpus = task(config.task).corpus.prepare(source, folder, config, progress)
             data = corpus.data(config)
-            config.model = with_vocabulary(config, corpus.tokenizer.vocab_size)
+            config = corpus.completed(config)
             config.save(folder)
             random.manual_seed(config.seed)
-            trainer = Trainer(_model(config), data, config, folder)
+            trainer = Trainer(_model(config, corpus), data, config, folder)
+            if hasattr(corpus, "start"):
+                corpus.start(trainer.model)
             trainer.data_checksum = corpus.checksum()
             save_checkpoint(trainer, folder)
     except BaseException:
@@ -89,11 +107,14 @@ def new_run(
     return trainer, corpus
 
 
-def _model(config: RunConfig) -> Any:
+def _model(config: RunConfig, corpus: Any) -> Any:
     try:
-        return task(config.task).model(config.model)
+        model = task(config.task).model(config.model)
     except (ValueError, OverflowError) as error:  # NumPy's, for more than an array can hold
         raise ConfigError(f"the model cannot be built: {error}") from None
+    if hasattr(corpus, "prepared"):
+        corpus.prepared(model)
+    return model
 
 
 def taken(folder: Path) -> str | None:
@@ -143,11 +164,11 @@ def restored_run(
     path, tensors, record = newest(run_folder(folder), until)
     config = config_from({**config_of(path, record).to_dict(), **(settings or {})})
     corpus = task(config.task).corpus.load(folder, config)
-    trainer = Trainer(_model(config), corpus.data(config), config, folder)
+    trainer = Trainer(_model(config, corpus), corpus.data(config), config, folder)
     trainer.data_checksum = corpus.checksum()
     if record.get("data") != trainer.data_checksum and "data" not in allow:
         raise CheckpointError(
-            f"{corpus.tokens.path}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
+            f"{corpus.name}: is not what the run learnt from (checksum {trainer.data_checksum[:12]}, was "
             f"{str(record.get('data'))[:12]}); to go on with it all the same: --allow data"
         )
     if record.get("minilm") != __version__ and "version" not in allow:

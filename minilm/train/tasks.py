@@ -18,7 +18,7 @@ class Task:
     """A kind of run.
 
     Attributes:
-        config: its RunConfig. model: makes a fresh Module of `config.model`.
+        config: its RunConfig. model: a Module of `config.model`, or what makes one.
         corpus: what it reads: `prepare(source, folder, config, progress)` for a new run, `load(folder, config)` for one
             that goes on. What these give has `tokenizer`, `tokens`, `data(config)` for a Trainer, `checksum()`;
             `guessing()`, the loss of knowing nothing, in words and as a number; `observers(show)`, what else is done
@@ -26,7 +26,7 @@ class Task:
     """
 
     config: type[RunConfig]
-    model: Callable[[Any], Any]
+    model: Any
     corpus: type[Any]
 
 
@@ -44,7 +44,23 @@ def _bert() -> Task:
     return Task(PretrainConfig, new_bert, PretrainCorpus)
 
 
-TASKS: dict[str, Callable[[], Task]] = {"gpt": _gpt, "bert": _bert}  # each loads its modules when it is asked for
+def _finetuning(name: str) -> Callable[[], Task]:
+    def load() -> Task:
+        from minilm.train.finetuning import config
+        from minilm.train.finetuning.corpus import FinetuneCorpus
+        from minilm.train.finetuning.tasks import TASKS as BERT_TASKS
+
+        configs = {"classify": config.ClassifyConfig, "tag": config.TagConfig, "qa": config.AnswerConfig}
+        return Task(configs[name], BERT_TASKS[name].MODEL, FinetuneCorpus)
+
+    return load
+
+
+TASKS: dict[str, Callable[[], Task]] = {  # each loads its modules when it is asked for
+    "gpt": _gpt,
+    "bert": _bert,
+    **{name: _finetuning(name) for name in ("classify", "tag", "qa")},
+}
 
 
 def task(name: str) -> Task:

@@ -26,9 +26,10 @@ from minilm.modes import no_grad
 from minilm.tensor import Tensor
 from minilm.train.batches import Batch, Data, step_seed, tokens_in
 from minilm.train.config import RunConfig
-from minilm.train.objective import mean_loss, means, shared
+from minilm.train.objective import shared
 from minilm.train.progress import Progress
 from minilm.train.signals import ending_when_asked
+from minilm.train.validation import assess, evaluate
 
 if TYPE_CHECKING:
     from minilm.train.observers import Observer
@@ -107,9 +108,9 @@ class Trainer:
             if progress.step % config.log_every == 0 or progress.done:
                 progress.loss = sum(progress.recent) / len(progress.recent) if progress.recent else math.nan
             if progress.step % config.eval_every == 0 or progress.done:
-                loss = self._finite("the validation loss", self.evaluate())
-                progress.evaluated(loss, config.patience, config.target_loss)
-                progress.measures = self.measure()
+                loss, progress.measures = assess(self)
+                loss = self._finite("the validation loss", loss)
+                progress.evaluated(loss, config.patience, config.target_loss, progress.measures.get(config.metric))
             self._tell("stepped")
             if progress.step % config.log_every == 0:
                 progress.recent.clear()
@@ -133,7 +134,7 @@ class Trainer:
         spent = time.perf_counter() - began
         progress.seconds += spent
         if whole:
-            progress.stepped(tokens_in(batch), spent)
+            progress.stepped(getattr(self.model, "tokens_in", tokens_in)(batch), spent)
         return whole
 
     def _gradients(self, batch: Batch) -> bool:
@@ -195,32 +196,8 @@ class Trainer:
         return ""
 
     def evaluate(self, batches: int | None = None, seed: int = 0) -> float:
-        """The mean validation loss, in nats per target, over `batches` random batches, the same at every call.
-
-        It is that of the averaged weights, if there are any. Errors: DataError for batches without targets.
-        """
-        with self._evaluating():
-            return mean_loss(self.model, self._validation(batches, seed))
-
-    def measure(self, batches: int | None = None, seed: int = 0) -> dict[str, float]:
-        """What else the model and the data measure on the same batches, such as an accuracy; {} where they do not."""
-        with self._evaluating():
-            measuring = [x for x in (self.model, self.data) if hasattr(x, "measures")]
-            return means(measuring, self._validation(batches, seed))
-
-    def _validation(self, batches: int | None, seed: int) -> Iterator[Batch]:
-        return (self.data.validation(index, seed) for index in range(batches or self.config.eval_batches))
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """The model without dropout, without gradients, and with its averaged weights."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad(), self.averaged():
-                yield
-        finally:
-            self.model.train(was_training)
+        """The mean validation loss, see `validation.evaluate`."""
+        return evaluate(self, batches, seed)
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Within, the model has its averaged weights, if there are any."""

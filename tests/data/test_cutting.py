@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilm.data import cutting, tokenize_files
-from minilm.data.cutting import Piece, pieces
+from minilm.data.cutting import Piece, pieces, spans
 from minilm.errors import DataError
 from minilm.text import BPETokenizer
 
@@ -16,7 +16,7 @@ BPE = BPETokenizer.train("to be or not\n\n  to be, é那 that's\r\n it 12\n" * 9
 
 
 @given(st.text(st.sampled_from("ab é那\n|"), min_size=1), st.integers(1, 12))
-@pytest.mark.parametrize("separator", ["\n", "|", "a|"])
+@pytest.mark.parametrize("separator", ["\n", "|", "a|", "aa"])
 def test_pieces_end_behind_separators_and_are_the_file(tmp_path_factory, separator, text, size):
     path = tmp_path_factory.getbasetemp() / "text"
     path.write_bytes(text.encode())
@@ -24,6 +24,26 @@ def test_pieces_end_behind_separators_and_are_the_file(tmp_path_factory, separat
     parts = [path.read_bytes()[p.start : p.end].decode() for p in found]
     assert "".join(parts) == text
     assert all(part.endswith(separator) for part in parts[:-1])
+    assert records_of(parts, separator) == text.split(separator)
+
+
+def records_of(parts, separator):
+    """What splitting each part gives, the empty record behind each separator that ends a part left out."""
+    records = [part.split(separator) for part in parts]
+    return [*(r for some in records[:-1] for r in some[:-1]), *records[-1]]
+
+
+@pytest.mark.parametrize("window", [11, 16, 1 << 16])
+def test_separators_within_separators_are_those_of_the_whole_text(tmp_path, monkeypatch, window):
+    """In "aaaaa" the separators are the first two pairs; where one reads from the middle on, that cannot be seen."""
+    monkeypatch.setattr(cutting, "WINDOW", window)
+    text = "".join("a" * count + "b" for count in range(14))
+    (tmp_path / "text").write_text(text)
+    for size in range(1, len(text)):
+        parts = [text[p.start : p.end] for p in pieces([tmp_path / "text"], size, "aa")]
+        assert records_of(parts, "aa") == text.split("aa")
+        again = [text[q.start : q.end] for p in pieces([tmp_path / "text"], 40, "aa") for q in spans(p, size, "aa")]
+        assert records_of(again, "aa") == text.split("aa")
 
 
 @settings(max_examples=60)

@@ -1,4 +1,4 @@
-"""Duplicates against a plain set; the table of hashes against one too."""
+"""Duplicates against a plain set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minilm.data import dedup, tokenize_files
 from minilm.errors import DataError
 from minilm.text import CharTokenizer
 
-ALPHABET = "ab é\n|"
+ALPHABET = "ab é\n|"  # "aa" can begin inside of "aa"
 
 
 def first_of_each(text: str, separator: str) -> str:
@@ -27,7 +27,7 @@ def first_of_each(text: str, separator: str) -> str:
 
 
 @given(text=st.text(st.sampled_from(ALPHABET), min_size=1), size=st.integers(1, 9), jobs=st.just(1))
-@pytest.mark.parametrize("separator", ["\n", "|", "a|"])
+@pytest.mark.parametrize("separator", ["\n", "|", "a|", "aa"])
 def test_the_first_of_each_stays(tmp_path_factory, separator, text, size, jobs):
     folder = tmp_path_factory.mktemp("dedup")
     (folder / "text").write_bytes(text.encode())
@@ -37,29 +37,38 @@ def test_the_first_of_each_stays(tmp_path_factory, separator, text, size, jobs):
     assert given.decode(tokens[:]) == first_of_each(text, separator)
 
 
-@given(st.lists(st.lists(st.integers(0, 50), max_size=60), max_size=8))
-def test_the_table_is_a_set(groups):
-    table, seen = dedup.Seen(), set()
-    for group in groups:
-        # Few first halves, so that many hashes want one slot; 0 stands for an empty record.
-        hashes = np.array([(n % 3 << 11, n) for n in group], np.uint64).reshape(-1, 2)
-        expected = []
-        for n in group:
-            expected.append(n == 0 or n not in seen)
-            seen.add(n)
-        assert table.add(hashes).tolist() == expected
-        assert len(table) == len(seen - {0})
+@given(st.lists(st.lists(st.integers(0, 30).map(str) | st.just("")), max_size=5), st.integers(1, 40))
+def test_ranges_and_spans_are_a_set(tmp_path_factory, spans, hashes_in_a_range):
+    """Against a set: which records of which span are new. Done twice, it is the same."""
+    folder = tmp_path_factory.mktemp("ranges")
+    texts = ["".join(record + "\n" for record in span) for span in spans]
+    paths = [folder / str(i) for i in range(len(texts))]
+    for path, text in zip(paths, texts):
+        dedup.write_hashes(path, [text], "\n")
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(dedup, "RANGE", hashes_in_a_range)
+        bounds = dedup.ranges(paths)
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == 2**64 - 1
+    assert [last + 1 for _, last in bounds[:-1]] == [first for first, _ in bounds[1:]]
+    for _ in range(2):
+        if paths:
+            for first, last in bounds:
+                dedup.mark_repeated(paths, first, last)
+        left = ["".join(dedup.kept([text], "\n", path)) for path, text in zip(paths, texts)]
+        assert "".join(left) + "\n" == first_of_each("".join(texts) + "\n", "\n")
 
 
-def test_the_table_grows_and_takes_21_to_43_bytes_for_each():
-    table = dedup.Seen()
-    hashes = np.random.default_rng(1).integers(1, 2**64, (200_003, 2), np.uint64)
-    for part in np.array_split(hashes, 100):
-        assert table.add(part).all()
-        if len(table) > 1000:
-            assert 21 < table.nbytes / len(table) < 43
-    assert not table.add(hashes).any()
-    assert len(table) == 200_003
+def test_equal_first_words_are_not_equal_hashes(tmp_path, monkeypatch):
+    """Hashes that differ in one word only, in either, are of different records."""
+    words = iter([[(1, 1), (1, 2), (2, 1), (1, 1)], [(1, 2), (3, 1), (1, 3)]])
+    monkeypatch.setattr(dedup, "hashes", lambda *_: np.array(next(words), np.uint64))
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        dedup.write_hashes(path, [], "\n")
+    dedup.mark_repeated(paths, 0, 2**64 - 1)
+    assert "".join(dedup.kept(["a\nb\nc\nd\n"], "\n", paths[0])) == "a\nb\nc\n"
+    assert "".join(dedup.kept(["e\nf\ng\n"], "\n", paths[1])) == "f\ng\n"
 
 
 def test_records_are_those_of_the_whole_text_whatever_the_parts():

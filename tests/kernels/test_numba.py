@@ -419,18 +419,18 @@ def test_attention_writes_into_any_strides():
 @pytest.mark.parametrize("tile", [0, 1, 2])
 def test_attention_of_large_scores_in_any_tile(tile):
     """e^300 is no float32: whatever comes before or after the largest score is taken down by it."""
-    q, v = np.full((1, 1), 300, np.float32), np.arange(150, dtype=np.float32)[:, None]
-    k = np.zeros((150, 1), np.float32)
-    k[50 * tile + 7] = 1
+    q, v = np.full((1, 1), 300, np.float32), np.arange(600, dtype=np.float32)[:, None]
+    k = np.zeros((600, 1), np.float32)
+    k[250 * tile + 7] = 1
     y, lse = jit.attention(q, k, v, None, None, False, 1.0)
-    np.testing.assert_array_equal(y, [[50 * tile + 7]])
+    np.testing.assert_array_equal(y, [[250 * tile + 7]])
     np.testing.assert_array_equal(lse, [300])
 
 
 def test_attention_keeps_no_matrix_of_scores():
     import tracemalloc
 
-    q = np.zeros((1, 1, 4096, 8), np.float32)
+    q = np.zeros((1, 1, 4096, 16), np.float32)
     y, lse = jit.attention(q, q, q, None, None, True, 1.0)
     jit.attention_backward(y, q, q, q, y, lse, None, None, True, 1.0)  # compiled
     tracemalloc.start()

@@ -75,6 +75,17 @@ def test_loss_is_that_of_forward_and_of_its_gradients(bert, name):
             assert_same(p.grad, gradients[key], rtol=1e-9, atol=1e-12, name=key)
 
 
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "BertForTokenClassification", "BertForPreTraining"])
+def test_labels_at_padding_count_as_they_do_in_hugging_faces(bert, name):
+    model, inputs = bert.build(name), bert.batch()
+    labels = bert.labels_of(name, inputs["attention_mask"])
+    labels["labels"][2, 4:7] = 2
+    expected = model(**bert.tensors(inputs | labels), pack=False)["loss"]
+    batch = [inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"], *labels.values()]
+    loss = model.loss(*map(ml.tensor, batch))
+    assert_same(loss[0] + loss[1] if isinstance(loss, tuple) else loss, expected.array, rtol=1e-12)
+
+
 @pytest.mark.parametrize("left", [False, True], ids=["behind", "before"])
 @pytest.mark.parametrize("name", HEADS)
 def test_packing_changes_nothing_but_padding(bert, name, left):
@@ -291,6 +302,19 @@ def test_a_batch_without_a_label_costs_nothing(bert, name):
     first = loss[0] if isinstance(loss, tuple) else loss
     assert first.item() == 0
     first.backward()
+
+
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertForNextSentencePrediction"])
+def test_the_last_layer_computes_the_first_tokens_alone(bert, name, monkeypatch):
+    model, seen = bert.build(name), []
+    forward = models.bert.BertDense.forward
+    monkeypatch.setattr(models.bert.BertDense, "forward", lambda self, x: seen.append(x.shape[0]) or forward(self, x))
+    inputs = bert.tensors(bert.batch())
+    model(**inputs)
+    assert seen == [sum(bert.LENGTHS), bert.B]
+    seen.clear()
+    model(**inputs, output_hidden_states=True)
+    assert seen == [bert.B * bert.T] * 2
 
 
 def test_only_the_scores_of_masked_tokens_are_computed(bert, monkeypatch):

@@ -128,6 +128,8 @@ def test_pad_equals_a_padded_call(small: BertTokenizer) -> None:
         assert all(np.array_equal(padded[key], expected[key]) for key in expected)
     labelled = small.pad([{"input_ids": [2, 3], "label": 7}, {"input_ids": [3], "label": 1}], return_tensors="ml")
     assert labelled.label.tolist() == [7, 1]
+    tagged = small.pad([{"input_ids": [2, 3], "labels": np.array([1, 0])}, {"input_ids": [3], "labels": [4]}])
+    assert tagged.labels == [[1, 0], [4, -100]]
     assert labelled.attention_mask.tolist() == [[1, 1], [1, 0]]
 
 
@@ -141,6 +143,13 @@ def test_collated_as_dictionaries(small: BertTokenizer) -> None:
     loaded = list(DataLoader([{"input_ids": np.arange(3), "label": i} for i in range(4)], batch_size=2))
     assert loaded[1]["input_ids"].shape == (2, 3)
     assert loaded[1]["label"].tolist() == [2, 3]
+
+
+def test_tensors_go_to_a_device(small: BertTokenizer) -> None:
+    moved = small("to be", return_tensors="ml").to("cpu")
+    assert moved.input_ids.tolist() == [[2, 5, 6, 3]]
+    assert moved.tokens() == ["[CLS]", "to", "be", "[SEP]"]
+    small.check_fits(17, "a model")
 
 
 def test_pickled(small: BertTokenizer) -> None:
@@ -204,11 +213,15 @@ def test_saved_and_read_again(small: BertTokenizer, tmp_path: Path) -> None:
     for again in (BertTokenizer.from_pretrained(tmp_path), BertTokenizer.from_pretrained(tmp_path / "vocab.txt")):
         assert again.fingerprint == cased.fingerprint != small.fingerprint
         assert again.model_max_length == 99
-    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
+    for again in (load_tokenizer(tmp_path), load_tokenizer(tmp_path / "tokenizer.json")):
+        assert again.fingerprint == cased.fingerprint
+        assert again.model_max_length == 99
     data = json.loads((tmp_path / "tokenizer.json").read_text())
     del data["model"]["type"]  # as older files
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     assert isinstance(load_tokenizer(tmp_path), BertTokenizer)
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(tmp_path).fingerprint == cased.fingerprint
 
 
 def test_added_tokens_are_kept(tmp_path: Path) -> None:
@@ -281,6 +294,7 @@ def test_calls_that_are_refused(small: BertTokenizer) -> None:
         (lambda: small("to", max_length=6, stride=4), "stride is 4: windows with room for 4"),
         (lambda: small("to", max_length=6, truncation="only_second"), "there is no text_pair"),
         (lambda: small("to be", "or not", max_length=5, truncation="only_first"), "too short"),
+        (lambda: small("to be", "or not to", max_length=7, truncation="only_second", stride=3), "stride"),
         (lambda: small("to be", max_length=6, truncation=True, padding=True, pad_to_multiple_of=4), "no multiple"),
         (lambda: small(["to", "to be"], return_tensors="np"), "rows of 3 to 4 tokens make no array"),
         (lambda: small("to", return_tensors="pt"), "known are 'ml'"),
@@ -288,6 +302,8 @@ def test_calls_that_are_refused(small: BertTokenizer) -> None:
         (lambda: small.encode_array("\udfff"), r"U\+DFFF at position 0"),
         (lambda: small.decode([99]), "id 99 is outside"),
         (lambda: small.convert_ids_to_tokens(-1), "id -1 is outside"),
+        (lambda: small.check_fits(16, "model.safetensors"), r"17 tokens, and model\.safetensors has embeddings for 16"),
+        (lambda: small.pad([]), "there are no rows"),
         (lambda: small("to").tokens(1), "there is no row 1 among 1"),
         (lambda: BatchEncoding({}).word_ids(), "do not come from the tokenizer"),
     ]:

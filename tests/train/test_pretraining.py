@@ -19,6 +19,7 @@ from minilm.train.pretraining import PRETRAINED, SENTENCES, PretrainConfig, Pret
 from minilm.train.replay import replay
 from minilm.train.run import continued_run, new_run
 from minilm.train.tasks import config_from, task
+from minilm.train.validation import measure
 
 WORDS = ["king", "queen", "fool", "storm", "sea", "ship", "night", "crown", "sword", "letter", "ghost", "forest"]
 SMALL = {
@@ -166,7 +167,7 @@ def test_an_evaluation_measures_both_accuracies_and_that_of_frequency(begin):
         common += (labels == counts.argmax()).sum()
         asked += hidden.sum()
         follows += (out.seq_relationship_logits.numpy().argmax(-1) == label).sum()
-    assert trainer.measure() == {
+    assert measure(trainer) == {
         "masked_accuracy": right / asked,
         "next_sentence_accuracy": follows / 15,
         "accuracy_by_frequency": common / asked,
@@ -236,7 +237,7 @@ def test_a_run_knows_its_kind_and_older_configurations_load(begin):
     older = TrainConfig().to_dict()
     del older["task"]
     assert config_from(older) == TrainConfig()
-    with pytest.raises(ConfigError, match="task must be one of gpt, bert, not 'elmo'"):
+    with pytest.raises(ConfigError, match=r"task must be one of gpt, bert, .*, not 'elmo'"):
         task("elmo")
     with pytest.raises(ConfigError, match="task must be 'bert', not 'gpt'"):
         PretrainConfig.build(None, {"task": "gpt"})

@@ -1,0 +1,17 @@
+"""Packages that measures come from, loaded when one is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from minilm.errors import MissingExtraError
+
+
+def needed(module: str, what: str) -> Any:
+    """A module of the extra "eval". Errors: MissingExtraError, which says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        raise MissingExtraError(f"{what} needs {package}: pip install 'minilm[eval]'") from None
