@@ -141,8 +141,8 @@ class SegmentPairs:
 
     Attributes:
         train, validate: the pairs. seed: of the draws.
-        commonest: the token that is most frequent in the training part, special ones aside: what would be predicted by
-            word frequency alone.
+        counts: (V,) how often each token is in the training part, 0 for special ones. commonest: the most frequent,
+            which is what would be predicted by word frequency alone.
     """
 
     def __init__(self, train: SentencePairs, validate: SentencePairs, seed: int) -> None:
@@ -152,7 +152,8 @@ class SegmentPairs:
         tokens = train.documents.tokens
         for first in range(0, len(tokens), 1 << 20):  # in parts, since bincount copies into int64
             counts += np.bincount(tokens[first : first + (1 << 20)], minlength=len(special))
-        self.commonest = int(np.where(special, 0, counts).argmax())
+        self.counts = np.where(special, 0, counts)
+        self.commonest = int(self.counts.argmax())
 
     def batch(self, step: int) -> Batch:
         """input_ids, token_type_ids, attention_mask, labels (B, T) and next_sentence_label (B,) of that step."""
@@ -175,6 +176,7 @@ class PretrainCorpus:
     tokenizer: BertTokenizer
     tokens: TokenFile
     documents: Documents
+    config: PretrainConfig
     name: str
 
     @classmethod
@@ -218,7 +220,7 @@ class PretrainCorpus:
             documents = Documents(tokens.tokens, *(bounds[key].numpy() for key in ("sentences", "documents")))
         except (CheckpointError, KeyError, DataError) as error:
             raise DataError(f"{folder / SENTENCES}: does not go with {TOKENS} ({error})") from None
-        return cls(tokenizer, tokens, documents, name or str(tokens.path))
+        return cls(tokenizer, tokens, documents, config, name or str(tokens.path))
 
     def data(self, config: PretrainConfig) -> SegmentPairs:
         """Segment pairs, for a Trainer. Errors: DataError for too short a text."""
@@ -238,6 +240,15 @@ class PretrainCorpus:
     def completed(self, config: PretrainConfig) -> PretrainConfig:
         """The configuration with what follows from the corpus: the model's vocabulary."""
         return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
+
+    def start(self, model: BertForPreTraining) -> None:
+        """Let a fresh model's scores begin at the logarithms of the tokens' frequencies in the training part.
+
+        The bias moves by no more than about the learning rate in a step, and these lie 8 apart. Beginning at 0, it lets
+        all hidden states learn to say them first, alike whatever the text, and at higher rates they remain so.
+        """
+        counts = self.data(self.config).counts + 0.5
+        model.cls["predictions"].bias.array[...] = np.log(counts / counts.sum())
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""
