@@ -109,8 +109,8 @@ class PretrainConfig(RunConfig):
     split_documents: bool = True
     batch_size: int = 16
     steps: int = 6000
-    learning_rate: float = 1.5e-3
-    min_learning_rate: float = 3e-5
+    learning_rate: float = 1e-3
+    min_learning_rate: float = 2e-5
     warmup_steps: int = 300
     beta2: float = 0.98
     weight_decay: float = 0.01

@@ -218,7 +218,7 @@ def test_transformers_reads_that_folder(begin, torch, transformers):
 
 def test_a_new_model_begins_at_the_frequencies_and_its_positions_as_waves(begin):
     trainer, corpus = begin(precision="float32")
-    bias = trainer.model.cls["predictions"].bias.numpy()
+    bias = trainer.model.cls["predictions"].bias.detach().numpy()
     tokens = trainer.data.train.documents.tokens
     counts = np.bincount(tokens, minlength=corpus.tokenizer.vocab_size) + 0.5
     counts[:5] = 0.5
@@ -226,13 +226,13 @@ def test_a_new_model_begins_at_the_frequencies_and_its_positions_as_waves(begin)
     p = counts[5:] / counts[5:].sum()
     expected = -(p * np.log(p)).sum() + np.log(2)  # the entropy of a token, and of a coin
     assert trainer.evaluate(batches=20) == pytest.approx(expected, abs=0.15)
-    positions = trainer.model.bert.embeddings.position_embeddings.weight.numpy()
+    positions = trainer.model.bert.embeddings.position_embeddings.weight.detach().numpy()
     assert np.sqrt((positions**2).mean()) == pytest.approx(trainer.config.model.initializer_range, rel=1e-3)
     waves = positions / positions.std()
     alike = waves @ waves.T
     np.testing.assert_allclose(np.diag(alike, 3), alike[0, 3], rtol=1e-3)  # by distance alone
     again = continued_run(trainer.folder, {})[0]
-    np.testing.assert_array_equal(again.model.cls["predictions"].bias.numpy(), bias)
+    np.testing.assert_array_equal(again.model.cls["predictions"].bias.detach().numpy(), bias)
 
 
 def test_an_interrupted_run_leaves_no_pretrained_folder(begin):
