@@ -16,6 +16,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 # Each benchmark, how it is made short, and what its last line must hold.
 SHORT = {
     "shakespeare_reference.py": (["--seeds", "1", "--steps", "2"], "bound 1.895"),
+    "bert_pretraining_reference.py": (["--steps", "2", "--batches", "2", "--only", "minilm"], "ms a step"),
 }
 
 # What a library may say instead of a figure.
@@ -35,6 +36,21 @@ def test_benchmark_runs(name, tmp_path):
     assert done.stderr == ""
     assert said in done.stdout.splitlines()[-1]
     assert done.returncode == 1, "two steps cannot reach the bound"
+
+
+def test_the_twin_takes_the_same_steps(torch, transformers, tmp_path):
+    """Two steps of both: equal losses, since weights, batches and learning rates are."""
+    options = ["--steps", "2", "--batches", "2", "--precision", "float32"]
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "bert_pretraining_reference.py"), *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )
+    ours, theirs = done.stdout.splitlines()[-2:]
+    assert (ours.split()[0], theirs.split()[0]) == ("minilm", "PyTorch")
+    assert ours.split("loss ")[1].split()[0] == theirs.split("loss ")[1].split()[0]
 
 
 def test_every_workload_of_the_command_runs(tmp_path):

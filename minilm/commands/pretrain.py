@@ -18,6 +18,7 @@ def pretrain_bert(
         list[str] | None, typer.Option("--set", help="One key, as in whole_words=true; may be repeated.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder instead.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
 ) -> None:
     """Pre-train a BERT on a text: masked words and next sentences; ten minutes on two cores by default."""
     from minilm.cli import UsageError, train, train_run
@@ -26,13 +27,12 @@ def pretrain_bert(
     from minilm.train.run import new_run
 
     if resume is not None:
-        return train(
-            None if corpus is None else [str(corpus)], out, config, settings, resume
-        )  # which goes on with runs of all kinds
+        texts = None if corpus is None else [str(corpus)]
+        return train(texts, out, config, settings, resume, tensorboard=tensorboard)  # it goes on with runs of any kind
     if corpus is not None and not corpus.exists():
         raise UsageError(f"{corpus}: there is no such file")
     built = PretrainConfig.build(config, dict(parse_setting(text) for text in settings or ()))
     name = "shakespeare" if corpus is None else corpus.stem
     folder = out if out is not None else Path("runs") / f"bert-{name}"
     title = f"minilm: a BERT learns from {corpus or 'Shakespeare'}"
-    return train_run(lambda: new_run(corpus, folder, built), title)
+    return train_run(lambda: new_run(corpus, folder, built), title, tensorboard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,18 +79,39 @@ class Documents:
         if not whole or (np.diff(s) < 1).any() or (np.diff(d) < 1).any():
             raise DataError("Documents: the sentences or documents do not cover the tokens, or one is empty")
 
-    def split(self, train_fraction: float) -> tuple[Documents, Documents]:
+    def split(self, train_fraction: float, each: bool = False) -> tuple[Documents, Documents]:
         """The sentences that lie in the first `train_fraction` of the tokens, and the rest; no sentence is cut.
 
+        Args:
+            each: of each document in place of the whole; a document with sentences for one part only is in that one.
+                This copies the tokens.
         Errors: DataError if there is no sentence for either part.
         """
-        at = int(np.searchsorted(self.sentences, len(self.tokens) * train_fraction, side="right")) - 1
-        count = len(self.sentences) - 1
-        if not 0 < at < count:
+        bounds = self.documents if each else self.documents[[0, -1]]
+        cuts = [self._cut(first, end, train_fraction) for first, end in pairwise(bounds.tolist())]
+        parts = zip(bounds[:-1].tolist(), cuts), zip(cuts, bounds[1:].tolist())
+        train, validation = ([(first, end) for first, end in part if first < end] for part in parts)
+        if not train or not validation:
+            count, at = len(self.sentences) - 1, sum(end - first for first, end in train)
             raise DataError(
                 f"{count} sentences at {train_fraction} give {at} to train and {count - at} to validate; both need some"
             )
-        return self._part(0, at), self._part(at, count)
+        return self._parts(train), self._parts(validation)
+
+    def _cut(self, first: int, end: int, fraction: float) -> int:
+        """The sentence that begins the rest, of the sentences first .. end - 1."""
+        start, stop = self.sentences[first], self.sentences[end]
+        return int(np.searchsorted(self.sentences, start + (stop - start) * fraction, side="right")) - 1
+
+    def _parts(self, spans: list[tuple[int, int]]) -> Documents:
+        """The sentences of several spans, one after the other."""
+        parts = [self._part(first, end) for first, end in spans]
+        if len(parts) == 1:
+            return parts[0]
+        tokens = np.concatenate([part.tokens for part in parts])
+        lengths = np.concatenate([np.diff(part.sentences) for part in parts])
+        counts = np.concatenate([np.diff(part.documents) for part in parts])
+        return Documents(tokens, np.cumsum([0, *lengths]), np.cumsum([0, *counts]))
 
     def _part(self, first: int, end: int) -> Documents:
         """The sentences first .. end - 1."""

@@ -1,8 +1,10 @@
 """BERT's pre-training as a run: a text becomes segment pairs with masked tokens, and at the end a folder to fine-tune.
 
-RUN/tokens.bin               the text as WordPiece tokens
-RUN/sentences.safetensors    where sentences and documents begin
-RUN/pretrained/              what Hugging Face's library reads: config.json, model.safetensors, vocab.txt, ...
+    RUN/tokens.bin               the text as WordPiece tokens
+    RUN/sentences.safetensors    where sentences and documents begin
+    RUN/pretrained/              what Hugging Face's library reads: config.json, model.safetensors, vocab.txt, ...
+
+Source: Devlin et al. 2019, section 3.1.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from minilm.data.sentences import Documents, sentences
 from minilm.errors import CheckpointError, ConfigError, DataError
 from minilm.files import checksum
 from minilm.models.bert_config import BertConfig
+from minilm.models.bert_heads import BertForPreTraining
 from minilm.serialization import load, save
 from minilm.tensor import Tensor
 from minilm.text.reading import read_chunks
@@ -49,10 +52,31 @@ def _small_bert() -> BertConfig:
         num_hidden_layers=4,
         num_attention_heads=4,
         intermediate_size=1024,
-        hidden_dropout_prob=0.0,  # ten minutes pass few texts twice
+        hidden_dropout_prob=0.0,  # ten minutes pass few texts often
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=128,
+        max_position_embeddings=64,
+        initializer_range=0.035,  # BERT's 0.02 is for 768 channels; for 256 it is larger by the root of 3
     )
+
+
+def new_bert(config: BertConfig) -> BertForPreTraining:
+    """A BERT to be trained, whose positions begin as sines and cosines, in size like its other initial values.
+
+        position t, channels i and i + C / 2:  sin(t w), cos(t w),  w = 10000 ** (-2 i / C)
+
+    Then "the token before" is one and the same map for all positions (a rotation in each of these pairs of channels),
+    found once; with random numbers attention must learn it for each position by itself, which took most of the first
+    thousand steps. They are initial values only: the matrix is learnt as all others.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    model = BertForPreTraining(config)
+    T, C = config.max_position_embeddings, config.hidden_size
+    angles = np.arange(T)[:, None] * 10000.0 ** (-2 * np.arange(C // 2) / C)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # their mean square is 1 / 2
+    positions = model.bert.embeddings.position_embeddings.weight.array
+    positions[:, : waves.shape[1]] = waves * config.initializer_range * math.sqrt(2)
+    return model
 
 
 @dataclass
@@ -67,6 +91,8 @@ class PretrainConfig(RunConfig):
             tools read it, a sentence a line and a blank line between documents, has 1.
         mask_probability: the share of tokens that are to be guessed. whole_words: whether words are masked whole.
         short_probability: the share of pairs with a random length, below T.
+        split_documents: whether the last part of each document validates, so that what is asked for is of works that
+            are known; otherwise the last part of the text, works that are not.
     """
 
     TASK: ClassVar[str] = "bert"
@@ -80,10 +106,12 @@ class PretrainConfig(RunConfig):
     mask_probability: float = 0.15
     whole_words: bool = False
     short_probability: float = 0.1
+    split_documents: bool = True
     batch_size: int = 16
-    steps: int = 3000
-    warmup_steps: int = 300
+    steps: int = 6000
+    learning_rate: float = 1e-3
     min_learning_rate: float = 2e-5
+    warmup_steps: int = 300
     beta2: float = 0.98
     weight_decay: float = 0.01
     precision: str = "bf16"
@@ -113,8 +141,8 @@ class SegmentPairs:
 
     Attributes:
         train, validate: the pairs. seed: of the draws.
-        commonest: the token that is most frequent in the training part, special ones aside: what would be predicted by
-            word frequency alone.
+        counts: (V,) how often each token is in the training part, 0 for special ones. commonest: the most frequent,
+            which is what would be predicted by word frequency alone.
     """
 
     def __init__(self, train: SentencePairs, validate: SentencePairs, seed: int) -> None:
@@ -124,7 +152,8 @@ class SegmentPairs:
         tokens = train.documents.tokens
         for first in range(0, len(tokens), 1 << 20):  # in parts, since bincount copies into int64
             counts += np.bincount(tokens[first : first + (1 << 20)], minlength=len(special))
-        self.commonest = int(np.where(special, 0, counts).argmax())
+        self.counts = np.where(special, 0, counts)
+        self.commonest = int(self.counts.argmax())
 
     def batch(self, step: int) -> Batch:
         """input_ids, token_type_ids, attention_mask, labels (B, T) and next_sentence_label (B,) of that step."""
@@ -147,6 +176,7 @@ class PretrainCorpus:
     tokenizer: BertTokenizer
     tokens: TokenFile
     documents: Documents
+    config: PretrainConfig
     name: str
 
     @classmethod
@@ -190,16 +220,15 @@ class PretrainCorpus:
             documents = Documents(tokens.tokens, *(bounds[key].numpy() for key in ("sentences", "documents")))
         except (CheckpointError, KeyError, DataError) as error:
             raise DataError(f"{folder / SENTENCES}: does not go with {TOKENS} ({error})") from None
-        return cls(tokenizer, tokens, documents, name or str(tokens.path))
+        return cls(tokenizer, tokens, documents, config, name or str(tokens.path))
 
     def data(self, config: PretrainConfig) -> SegmentPairs:
         """Segment pairs, for a Trainer. Errors: DataError for too short a text."""
         masking = Masking.of(self.tokenizer, config.mask_probability, config.whole_words)
         T, B, short = config.sequence_length, config.batch_size, config.short_probability
         try:
-            train, validate = (
-                SentencePairs(part, T, B, masking, short) for part in self.documents.split(config.train_fraction)
-            )
+            parts = self.documents.split(config.train_fraction, config.split_documents)
+            train, validate = (SentencePairs(part, T, B, masking, short) for part in parts)
         except DataError as error:
             raise DataError(f"{self.name}: is too short: {error}") from None
         return SegmentPairs(train, validate, config.seed)
@@ -211,6 +240,15 @@ class PretrainCorpus:
     def completed(self, config: PretrainConfig) -> PretrainConfig:
         """The configuration with what follows from the corpus: the model's vocabulary."""
         return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
+
+    def start(self, model: BertForPreTraining) -> None:
+        """Let a fresh model's scores begin at the logarithms of the tokens' frequencies in the training part.
+
+        The bias moves by no more than about the learning rate in a step, and these lie 8 apart. Beginning at 0, it lets
+        all hidden states learn to say them first, alike whatever the text, and at higher rates they remain so.
+        """
+        counts = self.data(self.config).counts + 0.5
+        model.cls["predictions"].bias.array[...] = np.log(counts / counts.sum())
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""

@@ -18,7 +18,7 @@ class Task:
     """A kind of run.
 
     Attributes:
-        config: its RunConfig. model: the Module that is made of `config.model`.
+        config: its RunConfig. model: a Module of `config.model`, or what makes one.
         corpus: what it reads: `prepare(source, folder, config, progress)` for a new run, `load(folder, config)` for one
             that goes on. What these give has `tokenizer`, `tokens`, `data(config)` for a Trainer, `checksum()`;
             `guessing()`, the loss of knowing nothing, in words and as a number; `observers(show)`, what else is done
@@ -26,7 +26,7 @@ class Task:
     """
 
     config: type[RunConfig]
-    model: type[Any]
+    model: Any
     corpus: type[Any]
 
 
@@ -39,10 +39,9 @@ def _gpt() -> Task:
 
 
 def _bert() -> Task:
-    from minilm.models.bert_heads import BertForPreTraining
-    from minilm.train.pretraining import PretrainConfig, PretrainCorpus
+    from minilm.train.pretraining import PretrainConfig, PretrainCorpus, new_bert
 
-    return Task(PretrainConfig, BertForPreTraining, PretrainCorpus)
+    return Task(PretrainConfig, new_bert, PretrainCorpus)
 
 
 def _finetuning(name: str) -> Callable[[], Task]:

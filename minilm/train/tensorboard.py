@@ -20,7 +20,8 @@ TAGS = {
     "learning_rate": "learning_rate",
     "gradient_norm": "gradient_norm",
     "tokens_per_second": "tokens_per_second",
-}
+}  # what else the logs hold goes to measures/, but for
+NO_CURVES = ("step", "tokens", "seconds", "peak_memory", "skipped", "diverged")
 
 
 def summary_writer() -> Any:
@@ -92,6 +93,7 @@ class TensorBoard(Observer):
             self._writer = None
 
     def _write(self, line: dict[str, Any]) -> None:
-        for name, tag in TAGS.items():
-            if line.get(name) is not None:
-                self._writer.add_scalar(tag, line[name], line["step"], walltime=self._began + line.get("seconds", 0.0))
+        walltime = self._began + line.get("seconds", 0.0)
+        for name, value in line.items():
+            if name not in NO_CURVES and value is not None:
+                self._writer.add_scalar(TAGS.get(name, f"measures/{name}"), value, line["step"], walltime=walltime)

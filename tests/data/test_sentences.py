@@ -73,6 +73,30 @@ def test_the_parts_of_a_split_are_the_whole_and_no_sentence_is_cut(sizes, fracti
     assert found == bounds | {cut}
 
 
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=6), min_size=1, max_size=5),
+    fraction=st.floats(0.01, 0.99),
+)
+def test_each_document_can_be_split_by_itself(sizes, fraction):
+    """The parts are those that the documents have when they are split alone."""
+    wanted = ([], [])
+    first = 0
+    for document in sizes:
+        starts = np.cumsum([0, *document])
+        at = int(np.searchsorted(starts, starts[-1] * fraction, side="right")) - 1
+        for part, bounds in zip(wanted, ((0, at), (at, len(document)))):
+            if bounds[0] < bounds[1]:
+                part.append(list(range(first + starts[bounds[0]], first + starts[bounds[1]])))
+        first += starts[-1]
+    if not all(wanted):
+        with pytest.raises(DataError, match="both need some"):
+            made(sizes).split(fraction, each=True)
+        return
+    for part, documents in zip(made(sizes).split(fraction, each=True), wanted):
+        bounds = part.sentences[part.documents]
+        assert [part.tokens[a:b].tolist() for a, b in pairwise(bounds)] == documents
+
+
 @pytest.mark.parametrize(
     ("sentence_starts", "documents"), [([0, 2, 2, 5], [0, 3]), ([0, 2, 4], [0, 2]), ([0, 5], [0, 0, 1]), ([0], [0])]
 )
