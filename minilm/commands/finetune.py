@@ -101,6 +101,11 @@ def _finetune(
     if model is None or train is None:
         raise UsageError(f"minilm finetune {name} --model FOLDER --train FILE (or --resume RUN)")
     shape = read_config(found(model), BertConfig, {}).to_dict()
+    if config is None:  # as much of the usual length as the model can take
+        usual: Any = task(name).config
+        given.setdefault("max_length", min(usual.max_length, shape["max_position_embeddings"]))
+        if name == "qa" and given["max_length"] < usual.max_length:
+            given.setdefault("stride", given["max_length"] // 3)
     built = task(name).config.build(config, {"pretrained": str(model), "model": shape, **given})
     folder = out if out is not None else Path("runs") / train.stem
     return train_run(
