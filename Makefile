@@ -41,7 +41,7 @@ mutants: .venv-test/installed
 	@touch $@
 
 .venv-test/installed: .venv-test/bin/python $(SOURCES)
-	.venv-test/bin/python -m pip install --quiet --editable '.[test,dev]'
+	.venv-test/bin/python -m pip install --quiet --editable '.[test,dev,eval]'
 	@touch $@
 
 .venv/bin/python .venv-test/bin/python:
