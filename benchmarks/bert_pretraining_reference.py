@@ -23,6 +23,7 @@ import numpy as np
 
 from minilm.train.pretraining import PretrainConfig
 from minilm.train.run import new_run
+from minilm.train.validation import measure
 
 
 def scores(torch: Any, model: Any, batch: Any, precision: str) -> tuple[Any, Any, Any, Any]:
@@ -115,11 +116,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         trainer, _ = new_run(None, Path(place) / "run", config)
         trainer.model.save_pretrained(Path(place) / "initial")
-        baseline = trainer.measure(arguments.batches)["accuracy_by_frequency"]
+        baseline = measure(trainer, arguments.batches)["accuracy_by_frequency"]
         reached = True
         if arguments.only != "PyTorch":
             trainer.train()
-            found = {**trainer.measure(arguments.batches), "loss": trainer.evaluate(arguments.batches)}
+            found = {**measure(trainer, arguments.batches), "loss": trainer.evaluate(arguments.batches)}
             reached = found["masked_accuracy"] >= 3 * baseline
             print(line("minilm", found, baseline, trainer.progress.seconds, steps), flush=True)
         if arguments.only != "minilm":

@@ -7,6 +7,7 @@ B batch, T time (positions), V vocabulary.
 
 import random
 import time
+from textwrap import shorten
 
 import numpy as np
 
@@ -74,7 +75,7 @@ for line in cut:
 everything = Documents(np.array(tokens, tokenizer.dtype), np.array(starts), np.array(documents))
 learnt_from, held_out = everything.split(0.9)
 
-print("\n3. Pairs: [CLS] A [SEP] B [SEP]. In half of them B follows A, in the others it is from another document")
+print("\n3. Pairs: [CLS] A [SEP] B [SEP]. In half of them B follows A, else it is from another document")
 B, T = 32, 43  # room for 40 tokens, and for three special ones
 masking = Masking.of(tokenizer)
 train, unseen = SentencePairs(learnt_from, T, B, masking), SentencePairs(held_out, T, B, masking)
@@ -84,10 +85,10 @@ assert ids.shape == types.shape == present.shape == labels.shape == (B, T)
 for kind, answer in (("IS_NEXT", IS_NEXT), ("NOT_NEXT", 1 - IS_NEXT)):
     row = original[is_next == answer][0]
     first = int(np.flatnonzero(row == masking.sep_id)[0]) + 1
-    print(f"   {kind + ':':<9} {tokenizer.decode(row[:first])}")
-    print(f"             {tokenizer.decode(row[first:][row[first:] != masking.pad_id])}")
+    segments = tokenizer.decode(row[:first]), tokenizer.decode(row[first:][row[first:] != masking.pad_id])
+    print(f"   {kind + ':':<9} {shorten(segments[0], 80)}\n             {shorten(segments[1], 80)}")
 
-print("\n4. Masks: 15% of the tokens must be guessed. 80% of these are hidden, 10% are another token, 10% as they are")
+print("\n4. Masks: 15% of the tokens must be guessed: 80% hidden, 10% another token, 10% as they are")
 sizes = {"hidden": 0, "another": 0, "as it is": 0}
 asked = real = 0
 for step in range(200):

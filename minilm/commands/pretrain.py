@@ -20,7 +20,7 @@ def pretrain_bert(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder instead.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
 ) -> None:
-    """Pre-train a BERT on a text: masked words and next sentences; ten minutes on two cores by default."""
+    """Pre-train a BERT on a text: masked words and next sentences; some ten minutes on two cores by default."""
     from minilm.cli import UsageError, train, train_run
     from minilm.train.config import parse_setting
     from minilm.train.pretraining import PretrainConfig

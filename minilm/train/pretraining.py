@@ -81,7 +81,7 @@ def new_bert(config: BertConfig) -> BertForPreTraining:
 
 @dataclass
 class PretrainConfig(RunConfig):
-    """A run that pre-trains a BERT on a text, with the settings that take ten minutes on two cores.
+    """A run that pre-trains a BERT on a text, with settings for some ten minutes on two cores.
 
     Attributes:
         model: the model's shape; its vocab_size follows from the tokenizer. max_position_embeddings is T, the tokens of
@@ -109,8 +109,8 @@ class PretrainConfig(RunConfig):
     split_documents: bool = True
     batch_size: int = 16
     steps: int = 6000
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 2e-5
+    learning_rate: float = 5e-4
+    min_learning_rate: float = 1e-5
     warmup_steps: int = 300
     beta2: float = 0.98
     weight_decay: float = 0.01
