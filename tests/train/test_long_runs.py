@@ -179,6 +179,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from minilm.train import Costs, LogFile, Observer, Samples, TrainConfig
+from minilm.train.observers import memory
 from minilm.train.run import new_run
 
 class Memory(Observer):
