@@ -37,7 +37,11 @@ train_texts = [text for play in plays for i, text in enumerate(play[:count]) if 
 train_labels = [label for label, play in enumerate(plays) for i in range(count) if i % 5]
 val_texts = [text for play in plays for text in play[:count:5]]
 val_labels = [label for label in (0, 1) for _ in range(0, count, 5)]
-print(f"   {len(train_texts)} to learn from, {len(val_texts)} to test on; one of them:\n   {train_texts[4]!r}")
+assert len(train_texts) == len(train_labels) == 4 * len(val_texts)
+assert set(train_labels) == set(val_labels) == {0, 1}
+print(
+    f"   {len(train_texts)} to learn from, {len(val_texts)} to test on; one of them:\n   {min(train_texts, key=len)!r}"
+)
 
 print("\n2. The model and its tokenizer")
 small = len(sys.argv) == 1
@@ -57,6 +61,7 @@ print(f"   {sum(p.numel() for p in model.parameters()):,} parameters, {len(token
 
 train_encodings = tokenizer(train_texts, truncation=True, padding=True)
 val_encodings = tokenizer(val_texts, truncation=True, padding=True)
+assert len({len(ids) for ids in train_encodings["input_ids"]}) == 1  # padded to the longest
 
 
 class PlaysDataset(Dataset):

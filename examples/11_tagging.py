@@ -21,7 +21,7 @@ ml.manual_seed(0)
 WORDS = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|[.,;:!?]")
 NEVER = {"I", "O", "Lord", "Sir", "Exeunt", "Enter"}  # capitals for another reason
 
-print("1. Sentences, and the tag of each word: B-NAME where a name begins, I-NAME where it goes on, O elsewhere")
+print("1. The tag of each word: B-NAME where a name begins, I-NAME where it goes on, O elsewhere")
 text = re.sub(r"\[[^]]*\]|\n[A-Z .]+\n", " ", corpora.shakespeare()[1_000_000:1_600_000])
 sentences = []
 for found in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
@@ -41,7 +41,7 @@ labels = LabelMap.of(tag for sentence in train for tag in sentence.tags)
 print(f"   {len(train)} to learn from, {len(unseen)} to test on; one of them:")
 print("   " + " ".join(f"{word}/{tag}" if tag != "O" else word for word, tag in zip(train[1].words, train[1].tags)))
 
-print("\n2. Words become pieces: the tag stands at a word's first one, and -100, which no loss counts, at the others")
+print("\n2. Words become pieces; the tag stands at the first, -100, which no loss counts, at the others")
 small = len(sys.argv) == 1
 if small:
     tokenizer = BertTokenizer.train([" ".join(sentence.words) for sentence in train], vocab_size=1500)
@@ -54,8 +54,10 @@ else:
     model = BertForTokenClassification.from_pretrained(sys.argv[1], num_labels=len(labels))
 windows, tests = (tag_windows(tokenizer, part, labels, max_length=100) for part in (train, unseen))
 row = windows.rows[1]
+assert row["input_ids"].shape == row["labels"].shape
+assert sum(int((row["labels"] >= 0).sum()) for row in windows.rows) == sum(len(s.words) for s in train)
 pieces = tokenizer.convert_ids_to_tokens(row["input_ids"])
-print("   " + " ".join(f"{piece}:{label}" for piece, label in zip(pieces, row["labels"]))[:180] + " ...")
+print("   " + " ".join(f"{piece}:{label}" for piece, label in zip(pieces, row["labels"]))[:90] + " ...")
 
 print("\n3. Three epochs")
 optimizer = AdamW(model.parameters(), lr=2e-3 if small else 5e-5)
@@ -83,6 +85,7 @@ with ml.no_grad():
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         guesses += list(model(**inputs).logits.argmax(-1).numpy())
 said = word_tags(guesses, tests, unseen, labels)
+assert [len(tags) for tags in said] == [len(sentence.words) for sentence in unseen]
 told = [list(sentence.tags) for sentence in unseen]
 for sentence, tags in list(zip(unseen, said))[3:5]:
     print("   " + " ".join(f"{word}/{tag}" if tag != "O" else word for word, tag in zip(sentence.words, tags)))
