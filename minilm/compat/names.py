@@ -23,8 +23,8 @@ from minilm.optim import clip, lr_scheduler
 
 # What `minilm` itself exports and PyTorch has not, or has as something else.
 OURS = frozenset(
-    ("MinilmError", "bool_", "data", "evaluation", "generation", "kernels", "models", "ops", "testing", "text", "train", "nn",
-     "optim", "autograd", "random", "device", "Item", "RandomBatchSampler", "undrawn",
+    ("MinilmError", "bool_", "data", "evaluation", "generation", "kernels", "models", "ops", "testing", "text", "train",
+     "nn", "optim", "autograd", "random", "device", "Item", "RandomBatchSampler", "undrawn",
      *ml._LAZY_FROM)
 )  # fmt: skip
 # Operations whose registered form takes its arguments in another order than PyTorch's function of that name, and those
