@@ -1,4 +1,4 @@
-"""Attention by Numba, 32 queries by 256 keys at a time, so that the matrix of scores never exists whole.
+"""Attention by Numba, 16 queries by 256 keys at a time, so that the matrix of scores never exists whole.
 
 The forward keeps for each query the largest score that it has seen, and takes what it summed before down to it when
 a larger one comes (the online softmax). The backward makes the tiles of scores anew, from each query's lse.
@@ -30,7 +30,7 @@ Array = Any
 
 # A tile of scores. Half of the tiles on the diagonal of causal attention is for nothing, so few queries; a tile of
 # (64, 256) scores and its keys also leave the first cache.
-QUERIES, KEYS = 32, 256
+QUERIES, KEYS = 16, 256
 
 
 def _strided(element: Any, ndim: int = 4) -> Any:

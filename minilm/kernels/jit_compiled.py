@@ -17,10 +17,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 import types
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,73 @@ def compiled(parameters: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any], Ca
 
 def _share(kernel: Any, tasks: int, work: int, arguments: tuple[Any, ...]) -> None:
     count = min(threads.get_num_threads(), tasks) if work > WORTH_SHARING else 1
-    if count <= 1:
+    if count <= 1 or not _sharing.acquire(blocking=False):  # another Python thread has the helpers
         kernel(0, tasks, *arguments)
         return
-    ends = [tasks * i // count for i in range(1, count + 1)]
-    others = [_pool(count).submit(kernel, first, end, *arguments) for first, end in itertools.pairwise(ends)]
-    kernel(0, ends[0], *arguments)
-    for other in others:
-        other.result()
+    try:
+        ends = [tasks * i // count for i in range(1, count + 1)]
+        while len(_helpers) < count - 1:
+            _helpers.append(_Helper())
+        helpers = _helpers[: count - 1]
+        for helper, (first, end) in zip(helpers, itertools.pairwise(ends)):
+            helper.start(kernel, (first, end, *arguments))
+        kernel(0, ends[0], *arguments)
+        for helper in helpers:
+            helper.finish()
+    except BaseException:  # an interrupt, or no memory: a helper may be at work still, and others take its place
+        _helpers.clear()
+        raise
+    finally:
+        _sharing.release()
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count - 1, "minilm-numba")
+class _Helper:
+    """A thread that runs kernels. It and the caller wait for each other at two locks: no queue is as quick."""
+
+    def __init__(self) -> None:
+        self.begin, self.end = threading.Lock(), threading.Lock()
+        self.begin.acquire()
+        self.end.acquire()
+        self.error: BaseException | None = None
+        threading.Thread(target=self._run, name="minilm-numba", daemon=True).start()
+
+    def start(self, kernel: Any, arguments: tuple[Any, ...]) -> None:
+        """Run the kernel, beside the caller."""
+        self.task = kernel, arguments
+        self.begin.release()
+
+    def finish(self) -> None:
+        """Wait until it is done. Errors: the kernel's."""
+        self.end.acquire()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            self.begin.acquire()
+            kernel, arguments = self.task
+            try:
+                kernel(*arguments)
+            except BaseException as error:  # the caller's to see
+                self.error = error
+            del self.task, kernel, arguments  # arrays are not to be kept
+            self.end.release()
+
+
+_sharing = threading.Lock()
+_helpers: list[_Helper] = []  # as many as were needed so far
+
+
+def _after_fork() -> None:
+    """The threads stayed with the parent."""
+    global _sharing
+    _sharing = threading.Lock()
+    _helpers.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # the threads stayed with the parent
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _on_disk(kernel: Any, signature: Any, kind: str) -> Any:

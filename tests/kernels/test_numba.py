@@ -318,16 +318,44 @@ def test_bits_do_not_depend_on_the_number_of_threads(case, dtype, monkeypatch):
 def test_large_arrays_are_shared(monkeypatch):
     """The test above compares nothing if nothing is shared."""
     submitted = []
-    pool = jit_compiled._pool(2)
-    submit = pool.submit
-    monkeypatch.setattr(jit_compiled, "_pool", lambda count: pool)
-    monkeypatch.setattr(pool, "submit", lambda *args: submitted.append(args[1:3]) or submit(*args))
+    start = jit_compiled._Helper.start
+    monkeypatch.setattr(
+        jit_compiled._Helper,
+        "start",
+        lambda helper, kernel, arguments: submitted.append(arguments[:2]) or start(helper, kernel, arguments),
+    )
     monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
     x = np.random.default_rng(0).normal(size=(101, 1009))
     np.testing.assert_allclose(jit.softmax(x), reference.softmax(x), rtol=1e-12)
     assert submitted == [(33, 67), (67, 101)]
     jit.softmax(x[:3])
     assert len(submitted) == 2
+
+
+def test_an_error_in_a_helper_is_the_callers_and_the_next_call_is_whole(monkeypatch):
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
+    done = []
+
+    def fails(first, end, x):
+        if first and x is None:
+            raise MemoryError("no room")
+        done.append((first, end))
+
+    with pytest.raises(MemoryError, match="no room"):
+        jit_compiled._share(fails, 4, 1 << 30, (None,))
+    jit_compiled._share(fails, 4, 1 << 30, (1,))
+    assert sorted(done) == [(0, 2), (0, 2), (2, 4)]
+
+
+def test_a_call_within_a_shared_one_runs_alone(monkeypatch):
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
+    done = []
+
+    def outer(first, end):
+        jit_compiled._share(lambda a, b: done.append((first, a, b)), 3, 1 << 30, ())
+
+    jit_compiled._share(outer, 2, 1 << 30, ())
+    assert sorted(done) == [(0, 0, 3), (1, 0, 3)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
