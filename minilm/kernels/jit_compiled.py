@@ -9,7 +9,7 @@ backward takes longest), and some 10 milliseconds in every later process, which 
 
 The threads are Python's, and run beside each other because compiled code releases the interpreter's lock. Numba's
 own would be started once for all: they abort the process after a fork, and some of them where two Python threads
-compute at a time; `parallel=True` also doubles the time to compile. To share costs 15 microseconds.
+compute at a time; `parallel=True` also doubles the time to compile. To share costs some 45 microseconds.
 """
 
 from __future__ import annotations
