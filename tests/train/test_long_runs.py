@@ -18,7 +18,7 @@ from minilm.models import GPT, GPTConfig
 from minilm.nn import functional as F
 from minilm.tape import Node
 from minilm.tensor import Tensor
-from minilm.train import Costs, LogFile, Observer, Samples
+from minilm.train import Costs, LogFile, Observer, Samples, tidying
 from minilm.train.run import continued_run
 
 # --- the tape -----------------------------------------------------------------------------------------------
@@ -211,3 +211,19 @@ def test_resident_memory_does_not_grow(text, tmp_path):
     slope = np.polyfit(np.arange(251, 501) / 10, found[250:], 1)[0]
     print(f"resident memory after 5,000, 10,000 ... steps: {found[49::50] >> 10} KiB; slope {slope:.0f}")
     assert slope < 1000, f"{slope:.0f} bytes per 1,000 steps"
+
+
+def test_tidying_takes_one_percent_of_the_time_at_most(monkeypatch):
+    passes, clock = [], [0.0]
+
+    def collect():
+        passes.append(clock[0])
+        clock[0] += 0.5
+
+    monkeypatch.setattr(tidying.gc, "collect", collect)
+    monkeypatch.setattr(tidying.time, "perf_counter", lambda: clock[0])
+    tidy = tidying.Tidying()
+    for _ in range(300):
+        tidy()
+        clock[0] += 1.0
+    assert passes == [0.0, 50.5, 101.0, 151.5, 202.0, 252.5]
