@@ -12,9 +12,9 @@ class Tidying:
     """A full pass of the garbage collector now and then, which empties Python's free lists too.
 
     Nothing of a run's waits for the collector. But blocks on free lists stand between others and make holes, by which
-    resident memory grew a page in some thousand steps (docs/log.md). A pass visits all objects there are: 10 milliseconds
-    in a process that only trains, half a second where other libraries are loaded; so it is called for only as often as
-    takes 1% of the time at most.
+    resident memory grew a page in some thousand steps (docs/log.md). A pass visits all objects there are: it takes ten
+    milliseconds in a process that only trains, half a second where other libraries are loaded. So there is one only as
+    often as takes a hundredth of the time at most.
     """
 
     def __init__(self) -> None:
