@@ -26,3 +26,6 @@ class Tidying:
         if began >= self._due:
             gc.collect()
             self._due = began + (time.perf_counter() - began) / SHARE
+
+
+tidy = Tidying()  # one for all trainers of the process

@@ -29,7 +29,7 @@ from minilm.train.config import RunConfig
 from minilm.train.objective import shared
 from minilm.train.progress import Progress
 from minilm.train.signals import ending_when_asked
-from minilm.train.tidying import Tidying
+from minilm.train.tidying import tidy
 from minilm.train.validation import assess, evaluate
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ class Trainer:
         model.recompute = config.recompute
         self.progress = Progress(steps=config.steps)
         self.interrupted = False
-        self._tidy = Tidying()
         self.data_checksum = ""  # of what the data are made of, where a checkpoint is to know it
 
     def train(self) -> Progress:
@@ -211,7 +210,7 @@ class Trainer:
 
             save_checkpoint(self, self.folder, progress=lambda share: self._tell("saving", share))
             self._tell("saved")
-            self._tidy()
+            tidy()
 
     def _ask_to_end(self) -> None:
         self.interrupted = True
