@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from minilm.models import BertConfig, BertModel
+from minilm.text import BertTokenizer
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -23,7 +27,11 @@ SHORT = {
 SKIPS = ("this minilm has no set_float32_matmul_precision", "no /proc/self/status on this system")
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.py")))
+# What needs files: a test of its own.
+OTHERS = {"bert_finetuning_reference.py"}
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.glob("*.py")} - OTHERS))
 def test_benchmark_runs(name, tmp_path):
     options, said = SHORT[name]
     done = subprocess.run(
@@ -36,6 +44,27 @@ def test_benchmark_runs(name, tmp_path):
     assert done.stderr == ""
     assert said in done.stdout.splitlines()[-1]
     assert done.returncode == 1, "two steps cannot reach the bound"
+
+
+def test_fine_tuning_is_compared(torch, transformers, tmp_path):
+    tokenizer = BertTokenizer.train(["good bad day night a the no"] * 2, 60, min_frequency=1, model_max_length=16)
+    tokenizer.save_pretrained(tmp_path)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape)).save_pretrained(tmp_path)
+    (tmp_path / "days.tsv").write_text("text\tlabel\n" + "a good day\tgood\nno bad day at night\tbad\n" * 50)
+    done = subprocess.run(
+        [sys.executable, FOLDER / "bert_finetuning_reference.py", "--model", tmp_path, "--classify", "days.tsv"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "classify: 80 examples, 6 steps of 32"
+    found = [re.search(r"after step (\d): minilm ([\d.]+), PyTorch ([\d.]+)", line) for line in lines[1:3]]
+    assert [match[1] for match in found if match] == ["3", "6"]
+    assert re.search(r"seconds: minilm [\d.]+, PyTorch [\d.]+; share \d", lines[3])
 
 
 def test_the_twin_takes_the_same_steps(torch, transformers, tmp_path):

@@ -83,7 +83,7 @@ FIGURES = (
     r"gradient norm \d\.\d+",
     r"[\d,]+ tokens/s",
     r"\d+% of peak",
-    r"memory \d+ MiB",
+    r"memory [\d,]+ MiB",
     r"\d:\d\d left",
 )
 
