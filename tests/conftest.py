@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,28 @@ def missing(oracle: str, why: str) -> None:
     if oracle in REQUIRED:
         pytest.fail(f"{oracle} is required (MINILM_REQUIRE) and missing: {why}", pytrace=False)
     pytest.skip(f"compared with nothing: {oracle} is missing ({why})")
+
+
+ABSENT = re.compile(r"could not import|is not installed|needs objdump|there is no C compiler")
+
+
+def _absent_fails(report: Any) -> Any:
+    """Where any oracle is required, so is every package and tool for want of which a test would skip by itself."""
+    if REQUIRED and report.skipped and ABSENT.search(str(report.longrepr)):
+        report.outcome = "failed"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """See `_absent_fails`."""
+    return _absent_fails((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Any:
+    """The same for whole files."""
+    return _absent_fails((yield))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,32 +41,28 @@ def classify(
     _finetune("classify", model, train, valid, out, config, settings, resume, options)
 
 
-@finetune.command()
-def tag(
-    model: Model = None,
-    train: Train = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    resume: Resume = None,
-) -> None:
-    """Tags of words, from a CoNLL or CoNLL-U file (--set tags=xpos for another column)."""
-    _finetune("tag", model, train, valid, out, config, settings, resume, {})
+def _without_columns(name: str) -> Callable[..., None]:
+    """The command of a task whose files have columns of their own."""
+
+    def command(
+        model: Model = None,
+        train: Train = None,
+        valid: Valid = None,
+        out: Out = None,
+        config: ConfigFile = None,
+        settings: Settings = None,
+        resume: Resume = None,
+    ) -> None:
+        _finetune(name, model, train, valid, out, config, settings, resume, {})
+
+    return command
 
 
-@finetune.command()
-def qa(
-    model: Model = None,
-    train: Train = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: ConfigFile = None,
-    settings: Settings = None,
-    resume: Resume = None,
-) -> None:
-    """Answers in texts, from a SQuAD file (version 1.1 or 2.0)."""
-    _finetune("qa", model, train, valid, out, config, settings, resume, {})
+for _name, _what in {
+    "tag": "Tags of words, from a CoNLL or CoNLL-U file (--set tags=xpos for another column).",
+    "qa": "Answers in texts, from a SQuAD file (version 1.1 or 2.0).",
+}.items():
+    finetune.command(_name, help=_what)(_without_columns(_name))
 
 
 def columns(**given: str | None) -> dict[str, int | str]:

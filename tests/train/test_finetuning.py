@@ -96,10 +96,8 @@ def run(kind, pretrained, files, folder, suffix, **settings):
     ],
 )
 def test_a_task_is_learnt_and_the_best_model_is_written(
-    pretrained, files, tmp_path, kind, suffix, measure, least, settings
+    eval_extra, pretrained, files, tmp_path, kind, suffix, measure, least, settings
 ):
-    pytest.importorskip("sklearn")
-    pytest.importorskip("seqeval")
     trainer, _ = run(kind, pretrained, files, tmp_path / "run", suffix, **settings)
     task, model = load_model(tmp_path / "run")
     assert type(model) is type(trainer.model)
