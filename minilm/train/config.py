@@ -51,6 +51,7 @@ class RunConfig(Config):
     """
 
     TASK: ClassVar[str] = ""
+    METRICS: ClassVar[tuple[str, ...]] = ()  # what is measured at evaluations besides the loss, the usual one first
     VOCABULARY: ClassVar[str] = ""  # which key says how large it is, in place of model.vocab_size
 
     model: Any = None
@@ -83,6 +84,7 @@ class RunConfig(Config):
     def check(self) -> None:
         """Raise ConfigError for a run that makes no sense."""
         self.require("task", self.task == self.TASK, repr(self.TASK))
+        self.require("metric", self.metric in ("loss", *self.METRICS), f"one of {', '.join(('loss', *self.METRICS))}")
         self.require("train_fraction", 0 < self.train_fraction < 1, "between 0 and 1")
         for name in (
             "batch_size",

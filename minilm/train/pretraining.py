@@ -96,6 +96,7 @@ class PretrainConfig(RunConfig):
     """
 
     TASK: ClassVar[str] = "bert"
+    METRICS: ClassVar[tuple[str, ...]] = ("masked_accuracy", "next_sentence_accuracy")
     VOCABULARY: ClassVar[str] = "set vocab_size, without model."
 
     model: BertConfig = field(default_factory=_small_bert)

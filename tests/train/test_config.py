@@ -11,6 +11,7 @@ from minilm.errors import ConfigError
 from minilm.models.gpt import GPTConfig
 from minilm.train import TrainConfig
 from minilm.train.config import parse_setting
+from minilm.train.pretraining import PretrainConfig
 
 
 def test_the_defaults_are_the_reference_run():
@@ -170,3 +171,9 @@ def test_a_run_shorter_than_its_warm_up_has_a_schedule_too(steps):
     factors = [TrainConfig(steps=steps).schedule()(step) for step in range(steps)]
     assert all(0 <= f <= 1 for f in factors)
     assert max(factors) > 0
+
+
+def test_a_metric_that_the_task_does_not_measure_is_refused():
+    with pytest.raises(ConfigError, match="metric must be one of loss, not 'accuracy'"):
+        TrainConfig.build(None, {"metric": "accuracy"})
+    assert PretrainConfig.build(None, {"metric": "masked_accuracy"}).metric == "masked_accuracy"

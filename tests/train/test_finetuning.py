@@ -244,7 +244,7 @@ def test_a_tokenizer_of_another_size_is_refused(pretrained, files, tmp_path):
 def test_settings_that_make_no_sense(pretrained):
     for settings, said in (
         ({"max_length": 33}, "the model knows 32 positions"),
-        ({"metric": "bleu"}, "one of accuracy, f1_macro, loss"),
+        ({"metric": "bleu"}, "one of loss, accuracy, f1_macro"),
         ({"epochs": 0}, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=said):

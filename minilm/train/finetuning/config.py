@@ -28,7 +28,6 @@ class FinetuneConfig(RunConfig):
     """
 
     VOCABULARY: ClassVar[str] = "it is the pretrained model's"
-    METRICS: ClassVar[tuple[str, ...]] = ()  # what the task measures, the usual one first
 
     model: BertConfig = field(default_factory=BertConfig)
     pretrained: str = ""
@@ -53,8 +52,6 @@ class FinetuneConfig(RunConfig):
 
     def check(self) -> None:
         """Raise ConfigError for a run that makes no sense."""
-        known = (*self.METRICS, "loss")
-        self.require("metric", self.metric in known, f"one of {', '.join(known)}")
         for name in ("epochs", "evaluations"):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.require("max_length", self.max_length >= 3, "at least 3, for [CLS], a token and [SEP]")
