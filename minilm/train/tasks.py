@@ -22,8 +22,8 @@ class Task:
         corpus: what it reads: `prepare(source, folder, config, progress)` for a new run, `load(folder, config)` for one
             that goes on. What these give has a length in tokens, `name`, `tokenizer`, `data(config)` for a Trainer,
             `completed(config)`, with what follows from the corpus, `checksum()`; where they are needed `start(model)`,
-            which gives a new run's model its first weights, and `prepared(model)`, for any run's; `guessing()`, the loss
-            of knowing nothing, in words and as a number; `observers(show)`, what else is done around the loop;
+            which gives a new run's model its first weights, and `prepared(model)`, for any run's; `guessing()`, the
+            loss of knowing nothing, in words and as a number; `observers(show)`, what else is done around the loop;
             `result(folder, minilm)`, a word and what to look at or type when it is done.
     """
 
