@@ -73,6 +73,9 @@ def render(found: Replay, examples: int = 3) -> str:
         f"  loss {found.loss:.6f}  learning rate {p.learning_rate:.3g}  gradient norm {p.gradient_norm:.6f}",
         f"  the examples' losses, without dropout: {min(found.losses):.3f} to {max(found.losses):.3f}",
     ]
+    tokenizer, padding = found.corpus.tokenizer, getattr(found.corpus.tokenizer, "pad_token_id", -1)
     for i in order[: max(examples, 0)]:
-        lines += [f"\nexample {i}, loss {found.losses[i]:.6f}", repr(found.corpus.tokenizer.decode(found.batch[0][i]))]
+        tokens = found.batch[0][i]
+        text = tokenizer.decode(tokens[tokens != padding])
+        lines += [f"\nexample {i}, loss {found.losses[i]:.6f}", repr(text)]
     return "\n".join(lines)

@@ -19,7 +19,8 @@ from minilm.train.finetuning.corpus import Source
 from minilm.train.finetuning.examples import Epochs, Examples
 from minilm.train.finetuning.results import load_model
 from minilm.train.observers import LogFile, Observer
-from minilm.train.run import continued_run, new_run
+from minilm.train.replay import render, replay
+from minilm.train.run import continued_run, new_run, restored_run
 
 ANIMALS, TOOLS, PLACES = ("cat", "dog", "hen", "owl", "fox"), ("saw", "axe", "nail", "file"), ("barn", "shed", "yard")
 TEXT = " ".join((*ANIMALS, *TOOLS, *PLACES, "the a is in lies sleeps where what who old red big ? ."))
@@ -148,6 +149,19 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(pretrained, files, tmp_path
     for name, tensor in whole.model.state_dict().items():
         np.testing.assert_array_equal(again.model.state_dict()[name].array, tensor.array, err_msg=name)
     assert (tmp_path / "run/predictions.jsonl").read_text() == (tmp_path / "whole/predictions.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(ClassifyConfig, ".tsv"), (TagConfig, ".conll"), (AnswerConfig, ".json")])
+def test_a_step_is_replayed_to_the_same_bits_and_shown_without_padding(pretrained, files, tmp_path, kind, suffix):
+    stride = {"stride": 4} if kind is AnswerConfig else {}
+    trainer, _ = run(kind, pretrained, files, tmp_path / "run", suffix, epochs=2, **stride)
+    again = replay(tmp_path / "run", trainer.progress.step)
+    last, _ = restored_run(tmp_path / "run")
+    for name, tensor in last.model.state_dict().items():
+        np.testing.assert_array_equal(again.trainer.model.state_dict()[name].array, tensor.array, err_msg=name)
+    shown = render(again, examples=8)
+    assert shown.count("[CLS]") == 8
+    assert "[PAD]" not in shown
 
 
 def test_each_epoch_has_every_example_once_and_padding_is_no_token():
