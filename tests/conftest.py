@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,24 @@ def pytest_runtest_makereport() -> Any:
 def pytest_make_collect_report() -> Any:
     """The same for whole files."""
     return _absent_fails((yield))
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """call("train", ...): `minilm train ...` in this process and in tmp_path: exit code, output, errors."""
+    from minilm import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["minilm", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture

@@ -40,22 +40,6 @@ def run(*args, cwd=None, **extra) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """`minilm args...` in this process, in an empty folder: exit code, output, errors."""
-
-    def call(*args):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["minilm", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capfd.readouterr()
-        return caught.value.code or 0, out, err
-
-    return call
-
-
 def test_the_command_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch):
     """After `make demo` minilm lies in .venv/bin, and the shell knows nothing of it."""
     script = tmp_path / ".venv" / "bin" / "minilm"

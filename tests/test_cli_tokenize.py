@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from minilm import cli, files
+from minilm import files
 from minilm.data import ShardedTokens
 from minilm.text import CharTokenizer
 
@@ -24,24 +23,12 @@ TINY = {
 }
 
 
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """`minilm args...` in this process and in a folder with some files: exit code, output, errors."""
+@pytest.fixture(autouse=True)
+def texts(tmp_path):
     (tmp_path / "cat.txt").write_text(TEXT * 40)
     (tmp_path / "latin1.txt").write_bytes(b"caf\xe9")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "dog.json").write_text(CharTokenizer("dgo").to_json())
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["minilm", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capfd.readouterr()
-        return caught.value.code or 0, out, err
-
-    return call
 
 
 def test_it_says_what_was_made_and_once_made_says_it_again(call):

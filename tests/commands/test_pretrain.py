@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from minilm import cli
 from minilm.models import BertForPreTraining
 
 TEXT = "".join(f"The cat {i} sat. It was number {i % 7}.\n" for i in range(300))
@@ -24,22 +22,6 @@ TINY = {
     "steps": 3,
     "eval_batches": 1,
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """`minilm args...` in this process, in an empty folder: exit code, output, errors."""
-
-    def call(*args):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["minilm", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capfd.readouterr()
-        return caught.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture

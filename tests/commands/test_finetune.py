@@ -24,46 +24,31 @@ def pretrained(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs `minilm ARGS` in tmp_path: exit code, standard output, standard error."""
-    import sys
-
-    from minilm.cli import main
-
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def days(tmp_path):
     (tmp_path / "days.tsv").write_text(ROWS)
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["minilm", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
 
 
 SMALL = ("--set", "max_length=16", "--set", "epochs=1", "--set", "batch_size=4", "--set", "learning_rate=0.01")
 
 
-def test_from_a_file_to_predictions(command, pretrained, tmp_path):
-    code, out, err = command("finetune", "classify", "--model", pretrained, "--train", "days.tsv", *SMALL)
+def test_from_a_file_to_predictions(call, pretrained, tmp_path):
+    code, out, err = call("finetune", "classify", "--model", pretrained, "--train", "days.tsv", *SMALL)
     assert (code, err) == (0, "")
     assert "accuracy" in out
     assert "minilm predict runs/days/model FILE" in out
     assert (tmp_path / "runs/days/report.md").read_text().startswith("# classify: days")
     (tmp_path / "new.tsv").write_text("text\nbad bad day\nthe good\n")
-    code, out, err = command("predict", "runs/days", "new.tsv", "-o", "said.jsonl")
+    code, out, err = call("predict", "runs/days", "new.tsv", "-o", "said.jsonl")
     assert (code, out, err) == (0, "said.jsonl: 2 predictions\n", "")
     rows = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == ["bad bad day", "the good"]
     assert all(row["predicted"] in ("good", "bad") and 0.5 <= row["probability"] <= 1 for row in rows)
-    code, out, err = command("predict", "runs/days/model", "new.tsv")
+    code, out, err = call("predict", "runs/days/model", "new.tsv")
     assert [json.loads(line) for line in out.splitlines()] == rows
-    code, out, err = command("finetune", "classify", "--resume", "runs/days", "--set", "steps=7")
+    code, out, err = call("finetune", "classify", "--resume", "runs/days", "--set", "steps=7")
     assert (code, err) == (0, "")
-    code, out, err = command("runs", "runs")
+    code, out, err = call("runs", "runs")
     assert "7" in out
     assert "finished" in out
 
@@ -87,16 +72,16 @@ def test_from_a_file_to_predictions(command, pretrained, tmp_path):
         (("classify", "--model", "no/where", "--train", "days.tsv"), "no/where"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(command, pretrained, tmp_path, args, said):
+def test_a_mistake_is_one_line_and_leaves_nothing(call, pretrained, tmp_path, args, said):
     (tmp_path / "bad.json").write_text('{"data": [\n{,}]}')
-    code, _, err = command("finetune", *(str(pretrained) if arg == "PRE" else arg for arg in args))
+    code, _, err = call("finetune", *(str(pretrained) if arg == "PRE" else arg for arg in args))
     assert code == 2
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_no_model_is_said(command, tmp_path):
-    code, _, err = command("predict", ".", "days.tsv")
+def test_what_is_no_model_is_said(call, tmp_path):
+    code, _, err = call("predict", ".", "days.tsv")
     assert code == 2
     assert "there is no config.json in it" in err
