@@ -22,12 +22,14 @@ from minilm.device import available_cpus
 from minilm.errors import DataError
 from minilm.files import LOCK, checksum, locked, written_whole
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
-from minilm.text.reading import read_chunks
+from minilm.text.reading import read_chunks, word_pieces
 from minilm.text.tokenizer import FILE_NAME as TOKENIZER
 from minilm.text.tokenizer import Tokenizer
 
 PLAN = "plan.json"  # what the folder is to be; there from the first moment until index.json is
 SHARD_BYTES = 1 << 26
+# What byte pairs are learnt from, since the memory for that grows with the words that are different; and its parts.
+LEARNT, PART_BYTES = 1 << 27, 1 << 20
 
 _SHARD = re.compile(r"shard-\d{5,}\.bin")
 _HASHES = re.compile(r"hashes-\d{5,}-\d{3,}\.bin")  # what deduplication needs until the index is there
@@ -254,9 +256,18 @@ def _tokenizer_of(
     if given is None and kind == "char":
         given = CharTokenizer.train(in_order(_characters, cut))
     elif given is None:
-        given = BPETokenizer.train_files(sources, vocab_size)
+        given = BPETokenizer.train(_learnt_from(sources), vocab_size)
     given.save(folder / TOKENIZER)
     return given
+
+
+def _learnt_from(sources: Sequence[str | os.PathLike[str]]) -> Iterator[str]:
+    """All of the text, or of a larger one `LEARNT` bytes, in parts spread evenly over it."""
+    parts = pieces(sources, PART_BYTES)
+    step = max(-(-sum(piece.end - piece.start for piece in parts) // LEARNT), 1)
+    for piece in parts[::step]:
+        with _naming(piece):
+            yield from word_pieces(_text(piece))
 
 
 def _characters(piece: Piece) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.data import CausalBlocks, ShardedTokens, tokenize_files
+from minilm.data import CausalBlocks, ShardedTokens, sharding, tokenize_files
 from minilm.errors import DataError
-from minilm.text import CharTokenizer
+from minilm.text import BPETokenizer, CharTokenizer
 
 TEXT = "".join(f"{i} to be or not — é\n" for i in range(400))
 
@@ -101,3 +102,20 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         peaks.append(int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
     assert (tmp_path / "large").stat().st_size > 150 << 20
     assert peaks[1] - peaks[0] < 64 << 10
+
+
+def test_byte_pairs_are_learnt_from_all_of_a_text_or_from_parts_all_over_it(tmp_path, monkeypatch):
+    lines = [f"the {animal} number {i} sat on the mat\n" for i in range(40) for animal in ("cat", "dog", "owl")]
+    path = tmp_path / "text.txt"
+    path.write_text("".join(lines))
+    assert "".join(sharding._learnt_from([path])) == "".join(lines)
+    shards = tokenize_files([path], tmp_path / "out", kind="bpe", vocab_size=280, jobs=1)
+    assert shards.tokenizer().fingerprint == BPETokenizer.train_files(path, 280).fingerprint
+    monkeypatch.setattr(sharding, "PART_BYTES", 100)
+    monkeypatch.setattr(sharding, "LEARNT", len("".join(lines)) // 4)
+    some = "".join(sharding._learnt_from([path, path]))
+    assert len(some) <= sharding.LEARNT + 200
+    numbers = [int(line.split()[3]) for line in some.splitlines()]
+    assert numbers[0] < 3
+    assert max(numbers) > 35
+    assert sum(after < before for before, after in pairwise(numbers)) == 1  # both files
