@@ -29,7 +29,7 @@ from minilm.train.tasks import task
 from minilm.train.validation import assess
 
 RECIPES = {
-    "classify": {"max_length": 64, "batch_size": 32, "epochs": 2, "train_fraction": 0.8},
+    "classify": {"max_length": 64, "batch_size": 32, "epochs": 2, "train_fraction": 0.8, "grad_clip": 0.0},
     "tag": {"max_length": 128, "batch_size": 16, "epochs": 3, "train_fraction": 0.8},
 }
 

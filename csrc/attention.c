@@ -40,7 +40,7 @@ typedef struct {
     const real *q, *k, *v, *dy, *bias;
     const uint8_t *mask;
     real *y, *lse, *dq, *dk, *dv, *dbias;
-    size_t number;                  /* of the head: its rows are number T ... */
+    uint64_t row;                   /* the number of its first row of weights */
     real *k_panels, *v_panels;      /* k^T and v^T, in panels of TILE_ROWS keys (depth, keys) */
     real *k_rows;                   /* k, each row filled up with zeros to whole tiles */
     real *q_columns, *dy_columns;   /* this tile's q^T scale (D, QUERIES) and dy^T (E, QUERIES) */
@@ -61,8 +61,17 @@ static ptrdiff_t offset(const minilm_attention *x, const minilm_matrices *m, siz
     return at;
 }
 
+/* Which of the sequences that lie behind each other head `index` is of. */
+static size_t sequence(const minilm_attention *x, size_t index) {
+    for (int axis = x->axes - 1; axis > 0; axis--) index /= x->shape[axis];
+    return index;
+}
+
 static void *start(const minilm_attention *x, const minilm_matrices *m, size_t index, size_t size) {
-    return m->data ? (char *)m->data + offset(x, m, index) * (ptrdiff_t)size : NULL;
+    if (!m->data) return NULL;
+    ptrdiff_t at = offset(x, m, index);
+    if (x->starts) at += (ptrdiff_t)x->starts[sequence(x, index)] * m->row;
+    return (char *)m->data + at * (ptrdiff_t)size;
 }
 
 /* --- packing --------------------------------------------------------------------------------------------- */
@@ -178,7 +187,7 @@ static void drop(const head *h, size_t query, size_t queries, size_t key, size_t
     real kept = x->p < 1 ? (real)(1 / (1 - x->p)) : 0;
     for (size_t j = 0; j < queries; j++) {
         uint32_t drawn[4 * AT_A_TIME]; /* more than KEYS; a tile begins with a new counter */
-        philox(x->key, x->first_row + h->number * x->queries + query + j, key / 4, drawn);
+        philox(x->key, h->row + query + j, key / 4, drawn);
         for (size_t i = 0; i < keys; i++)
             weights[i * QUERIES + j] *= philox_uniform(drawn[i]) >= (float)x->p ? kept : 0;
     }
@@ -354,17 +363,21 @@ static void head_task(void *context, size_t index) {
         return;
     }
 #define AT(name) start(x, &x->name, number, sizeof(real))
-    head h = {.x = x, .number = number, .q = AT(q), .k = AT(k), .v = AT(v), .y = AT(y), .dy = AT(dy), .dq = AT(dq),
-              .dk = AT(dk), .dv = AT(dv), .bias = AT(bias), .mask = start(x, &x->mask, number, 1),
-              .lse = (real *)x->lse + number * x->queries,
+    head h = {.x = x, .row = x->first_row + number * x->queries, .q = AT(q), .k = AT(k), .v = AT(v), .y = AT(y),
+              .dy = AT(dy), .dq = AT(dq), .dk = AT(dk), .dv = AT(dv), .bias = AT(bias), .lse = AT(lse),
+              .mask = start(x, &x->mask, number, 1),
               .dbias = x->dbias ? (real *)x->dbias + number * x->queries * x->keys : NULL};
 #undef AT
-    for (size_t s = 0; w->backward && s < x->keys; s++) {
+    minilm_attention shown = *x; /* of this head */
+    if (x->starts) {
+        size_t b = sequence(x, number);
+        shown.queries = shown.keys = (size_t)(x->starts[b + 1] - x->starts[b]);
+    }
+    for (size_t s = 0; w->backward && s < shown.keys; s++) {
         memset(h.dk + (ptrdiff_t)s * x->dk.row, 0, x->depth * sizeof(real));
         memset(h.dv + (ptrdiff_t)s * x->dv.row, 0, x->width * sizeof(real));
     }
-    minilm_attention shown = *x; /* of this head */
-    shown.keys = keys_shown(&h);
+    shown.keys = smaller(shown.keys, keys_shown(&h));
     h.x = &shown;
     lay_out(&h, memory, w->backward);
     pack_panels(h.k_panels, h.k, x->k.row, shown.keys, x->depth);
@@ -372,7 +385,8 @@ static void head_task(void *context, size_t index) {
         pack_panels(h.v_panels, h.v, x->v.row, shown.keys, x->width);
         copy_rows(h.k_rows, h.k, x->k.row, shown.keys, x->depth, 1);
     }
-    for (size_t t = w->tiles * chunk / w->chunks; t < w->tiles * (chunk + 1) / w->chunks; t++)
+    size_t end = smaller(parts(shown.queries, QUERIES), w->tiles * (chunk + 1) / w->chunks);
+    for (size_t t = w->tiles * chunk / w->chunks; t < end; t++)
         (w->backward ? backward_tile : forward_tile)(&h, t * QUERIES);
 }
 

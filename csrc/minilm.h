@@ -54,19 +54,23 @@ typedef struct {
 /* y = dropout(softmax(scale q k^T + bias)) v for every index of the batch's axes (each of them is a head), and back.
  *
  *     q (T, D), k (S, D), v (S, E), bias and mask (T, S) -> y (T, E), lse (T)
- *     dy (T, E) -> dq (T, D), dk (S, D), dv (S, E), dbias (T, S) */
+ *     dy (T, E) -> dq (T, D), dk (S, D), dv (S, E), dbias (T, S)
+ *
+ * With `starts`, the first axis has sequences that lie one behind the other, without padding: of each matrix, sequence
+ * b has the rows starts[b] ... starts[b + 1] - 1, at most T. There is one length: S = T, neither bias nor mask. */
 typedef struct {
     size_t queries, keys, depth, width; /* T, S, D, E */
     int axes;
     size_t shape[MINILM_MAX_AXES];
+    const int64_t *starts;            /* (shape[0] + 1), or NULL */
     minilm_matrices q, k, v, y, bias; /* bias and mask: any strides, 0 included */
     minilm_matrices mask;             /* of bytes, 0 where a query must not look */
     bool causal;                      /* query t sees keys 0 ... t only */
     double scale, p;                  /* p: the share that dropout leaves out, chosen by `key` */
     uint64_t key, first_row;          /* the number of the first of all rows, for which dropout draws */
-    void *lse;                              /* (batch..., T), one head behind the other; the backward reads it */
-    minilm_matrices dy, dq, dk, dv;         /* for the backward */
-    void *dbias;                            /* (batch..., T, S), zeros before; NULL: not wanted */
+    minilm_matrices lse;              /* (T, 1), its rows side by side; the backward reads it */
+    minilm_matrices dy, dq, dk, dv;   /* for the backward */
+    void *dbias;                      /* (batch..., T, S), zeros before; NULL: not wanted */
 } minilm_attention;
 
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };

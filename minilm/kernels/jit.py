@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from minilm.kernels import reference
-from minilm.kernels.jit_attention import attention, attention_backward
+from minilm.kernels.jit_attention import (
+    attention,
+    attention_backward,
+    packed_attention,
+    packed_attention_backward,
+)
 from minilm.kernels.jit_compiled import compiled, owned, rows
 from minilm.kernels.jit_loss import cross_entropy, cross_entropy_backward, linear_cross_entropy, scatter_rows
 from minilm.kernels.jit_memory import empty
@@ -57,6 +62,8 @@ __all__ = [
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_gelu",
+    "packed_attention",
+    "packed_attention_backward",
     "philox",
     "rms_norm",
     "rms_norm_backward",

@@ -25,6 +25,7 @@ from minilm.kernels.jit_compiled import compiled, inlined
 from minilm.kernels.jit_memory import empty
 from minilm.kernels.jit_multiply import LINE, largest_in, lined, multiply, sum_of
 from minilm.kernels.jit_numbers import LANES, exp, keep_row, least_kept, row_dot
+from minilm.kernels.packing import packed_backward_by, packed_by
 
 Array = Any
 
@@ -316,6 +317,44 @@ def attention_backward(
         gradients.append(gradient if to is None else to)
     dq, dk, dv = gradients
     return dq, dk, dv, None if bias is None else _sum_to(dbias, bias.shape)
+
+
+def packed_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    starts: Array,
+    longest: int,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    row: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, Array]:
+    """`attention` within each of the sequences that lie one behind the other, as in the reference; padded for it."""
+    return packed_by(attention, q, k, v, starts, longest, causal, scale, p, key, row, out)
+
+
+def packed_attention_backward(
+    dy: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    starts: Array,
+    longest: int,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    row: int = 0,
+    out: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array]:
+    """dq, dk, dv, as in the reference; padded for `attention_backward`."""
+    settings = starts, longest, causal, scale, p, key, row
+    return packed_backward_by(attention_backward, dy, q, k, v, y, lse, *settings, out)
 
 
 def _settings(

@@ -19,7 +19,7 @@ from libc.string cimport memset
 import numpy as np
 
 from minilm.errors import BackendError
-from minilm.kernels import precision, reference, threads
+from minilm.kernels import packing, precision, reference, threads
 
 
 ctypedef void (*along_rows)(size_t, size_t, const void *, ptrdiff_t, void *) noexcept nogil
@@ -53,11 +53,11 @@ cdef extern from "minilm.h":
         size_t queries, keys, depth, width
         int axes
         size_t shape[64]
-        minilm_matrices q, k, v, y, bias, mask, dy, dq, dk, dv
+        const int64_t *starts
+        minilm_matrices q, k, v, y, bias, mask, lse, dy, dq, dk, dv
         bint causal
         double scale, p
         uint64_t key, first_row
-        void *lse
         void *dbias
     ctypedef enum minilm_function:
         MINILM_EXP, MINILM_TANH, MINILM_SIGMOID, MINILM_ERF, MINILM_GELU, MINILM_GELU_TANH

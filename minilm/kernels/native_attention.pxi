@@ -8,8 +8,7 @@ def attention(q, k, v, bias, mask, causal, scale, p=0.0, key=0, row=0, out=None)
     y = out if side_by_side(out) else empty((*lead, q.shape[-2], v.shape[-1]), q.dtype)
     lse = empty((*lead, q.shape[-2]), q.dtype)
     held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key, row)
-    held += place(&x.y, y, len(lead), True), Elements(lse, True)
-    x.lse = (<Elements>held[-1]).start
+    held += place(&x.y, y, len(lead), True), place(&x.lse, lse[..., None], len(lead), True)
     run_attention(&x, q, False)
     if out is not None and y is not out:
         out[...] = y
@@ -33,8 +32,7 @@ def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, ke
 
     held = describe(&x, lead, q, k, v, bias, mask, causal, scale, p, key, row)
     axes = len(lead)
-    held += place(&x.y, y, axes), place(&x.dy, dy, axes), elements(np.ascontiguousarray(lse))
-    x.lse = (<Elements>held[-1]).start
+    held += place(&x.y, y, axes), place(&x.dy, dy, axes), place(&x.lse, np.ascontiguousarray(lse)[..., None], axes)
     held += place(&x.dq, gradients[0], axes, True), place(&x.dk, gradients[1], axes, True)
     held += (place(&x.dv, gradients[2], axes, True),)
     if dbias is not None:
@@ -49,6 +47,60 @@ def attention_backward(dy, q, k, v, y, lse, bias, mask, causal, scale, p=0.0, ke
                 to[...] = result
         results = list(out)
     return (*results, None if bias is None else summed_to(dbias, bias.shape))
+
+
+def packed_attention(q, k, v, starts, longest, causal, scale, p=0.0, key=0, row=0, out=None):
+    """y and lse of sequences behind each other: see the reference's."""
+    cdef minilm_attention x
+    lead, starts = packed("packed_attention", q, k, v, starts, longest)
+    y = out if side_by_side(out) else empty((*q.shape[:-1], v.shape[-1]), q.dtype)
+    lse = empty(q.shape[:-1], q.dtype)
+    held = describe(&x, lead, q, k, v, None, None, causal, scale, p, key, row)
+    held += follow(&x, starts, longest), place(&x.y, y, len(lead), True), place(&x.lse, lse[..., None], len(lead), True)
+    run_attention(&x, q, False)
+    if out is not None and y is not out:
+        out[...] = y
+        y = out
+    return y, lse
+
+
+def packed_attention_backward(dy, q, k, v, y, lse, starts, longest, causal, scale, p=0.0, key=0, row=0, out=None):
+    """dq, dk, dv: see the reference's."""
+    cdef minilm_attention x
+    lead, starts = packed("packed_attention_backward", q, k, v, starts, longest)
+    wanted = (*q.shape[:-1], v.shape[-1])
+    if dy.shape != wanted or y.shape != wanted or lse.shape != wanted[:-1]:
+        raise ValueError(
+            f"packed_attention_backward: dy {dy.shape}, y {y.shape} and lse {lse.shape} do not fit {wanted}"
+        )
+    given = out or (None, None, None)
+    results = [to if side_by_side(to) else empty(part.shape, q.dtype) for to, part in zip(given, (q, k, v))]
+    held = describe(&x, lead, q, k, v, None, None, causal, scale, p, key, row)
+    axes = len(lead)
+    held += place(&x.y, y, axes), place(&x.dy, dy, axes), place(&x.lse, np.ascontiguousarray(lse)[..., None], axes)
+    held += place(&x.dq, results[0], axes, True), place(&x.dk, results[1], axes, True)
+    held += place(&x.dv, results[2], axes, True), follow(&x, starts, longest)
+    run_attention(&x, q, True)
+    for to, result in zip(given, results):
+        if to is not None and to is not result:
+            to[...] = result
+    return tuple(results if out is None else out)
+
+
+cdef tuple packed(str kernel, q, k, v, starts, longest):
+    """The axes of all heads, the sequences' first, and `starts` checked: C reads and writes where it says."""
+    check_attention(kernel, q, k, v, None, None)
+    if q.shape[:-1] != k.shape[:-1] or q.shape[:-1] != v.shape[:-1] or q.ndim > MINILM_MAX_AXES - 2:
+        raise ValueError(f"{kernel}: q {q.shape}, k {k.shape} and v {v.shape} do not hold the same rows")
+    return (len(starts) - 1, *q.shape[:-2]), packing.checked_starts(kernel, starts, q.shape[-2], longest)
+
+
+cdef follow(minilm_attention *x, starts, longest):
+    """Tell C where sequences begin; returns what must stay alive meanwhile."""
+    cdef const int64_t[::1] numbers = starts
+    x.starts = &numbers[0]
+    x.queries = x.keys = longest
+    return numbers
 
 
 cdef check_attention(str kernel, q, k, v, bias, mask):

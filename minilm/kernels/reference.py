@@ -11,7 +11,12 @@ from typing import Any
 
 from minilm.device import array_module
 from minilm.kernels.philox import keep_rows, philox
-from minilm.kernels.reference_attention import attention, attention_backward
+from minilm.kernels.reference_attention import (
+    attention,
+    attention_backward,
+    packed_attention,
+    packed_attention_backward,
+)
 from minilm.kernels.special import erf
 from minilm.kernels.special import in_blocks as _in_blocks
 
@@ -22,6 +27,8 @@ __all__ = [
     "attention_backward",
     "erf",
     "keep_rows",
+    "packed_attention",
+    "packed_attention_backward",
     "philox",
 ]  # kernels of this backend that have a file of their own
 

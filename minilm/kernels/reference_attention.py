@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minilm.device import array_module
+from minilm.kernels.packing import packed_backward_by, packed_by
 from minilm.kernels.philox import keep_rows
 
 Array = Any
@@ -113,6 +114,53 @@ def attention_backward(
             to[...] = gradient
         dq, dk, dv = out
     return dq, dk, dv, dbias
+
+
+def packed_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    starts: Array,
+    longest: int,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    row: int = 0,
+    out: Array | None = None,
+) -> tuple[Array, Array]:
+    """`attention` within each of B sequences, which lie one behind the other, without padding.
+
+    Shapes: q, k (..., N, D), v (..., N, E) -> y (..., N, E), lse (..., N)
+
+    Args:
+        starts: (B + 1), integers: sequence b has the rows starts[b] ... starts[b + 1] - 1.
+        longest: T, the length of the longest or more. Dropout draws as for (B, ..., T, T) weights, with padding.
+        causal, scale, p, key, row, out: as in `attention`.
+    Errors: ValueError for starts that do not cover the N rows, or sequences beyond T.
+    """
+    return packed_by(attention, q, k, v, starts, longest, causal, scale, p, key, row, out)
+
+
+def packed_attention_backward(
+    dy: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    starts: Array,
+    longest: int,
+    causal: bool,
+    scale: float,
+    p: float = 0.0,
+    key: int = 0,
+    row: int = 0,
+    out: tuple[Array, Array, Array] | None = None,
+) -> tuple[Array, Array, Array]:
+    """dq, dk, dv, from what went into `packed_attention`, y and lse; `out` is where they go."""
+    settings = starts, longest, causal, scale, p, key, row
+    return packed_backward_by(attention_backward, dy, q, k, v, y, lse, *settings, out)
 
 
 def _summed_to(x: Array, shape: tuple[int, ...]) -> Array:

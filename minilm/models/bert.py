@@ -46,6 +46,8 @@ class Positions:
     Attributes:
         visible: boolean (B, 1, 1, T), which keys attention may look at; None for all.
         places: (N), which of the B T positions are computed; None for all.
+        starts: (B + 1), where each sentence begins among those; None where they are not just the sentences, each from
+            its first position on.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Positions:
         self.shape = shape
         self.visible: Tensor | None = None
         self.places: Any = None
+        self.starts: Any = None
         if attention_mask is None:
             return
         if attention_mask.shape != shape:
@@ -65,7 +68,9 @@ class Positions:
         if pack:
             computed = seen.copy() if also is None else seen | also
             computed[:, 0] = True
-            self.places = None if computed.all() else np.flatnonzero(computed)
+            if not computed.all():
+                self.places = np.flatnonzero(computed)
+                self.starts = _starts(seen, computed)
 
     def rows(self, x: Tensor) -> Tensor:
         """The positions that are computed, of all: (B, T, ...) -> (N, ...)."""
@@ -92,8 +97,16 @@ class Positions:
     def only_first(self) -> Positions:
         """The same batch, of which the first positions alone are computed."""
         chosen = copy.copy(self)
-        chosen.places = np.arange(self.shape[0]) * self.shape[1]
+        chosen.places, chosen.starts = np.arange(self.shape[0]) * self.shape[1], None
         return chosen
+
+
+def _starts(seen: Any, computed: Any) -> Any:
+    """Where sentences begin among the positions that are computed: see Positions."""
+    lengths = seen.sum(1)
+    if (seen != computed).any() or (seen != (np.arange(seen.shape[1]) < lengths[:, None])).any():
+        return None
+    return np.concatenate([[0], np.cumsum(lengths)])
 
 
 class BertEmbeddings(nn.Module):
@@ -136,8 +149,10 @@ class BertSelfAttention(nn.Module):
         """See the class. The weights (B, H, T, T) are appended to `attentions`, if it is given."""
         maps = self.query, self.key, self.value  # as one product, three times as wide
         qkv = F.linear(x, cat([m.weight for m in maps]), cat([m.bias for m in maps]))  # (N, 3 C)
-        qkv = positions.grid(qkv)  # (B, T, 3 C)
         p = self.p if self.training else 0.0
+        if attentions is None and positions.starts is not None:
+            return F.packed_self_attention(qkv, self.heads, positions.starts, positions.shape[1], p)
+        qkv = positions.grid(qkv)  # (B, T, 3 C)
         if attentions is None:
             return positions.rows(F.self_attention(qkv, self.heads, positions.visible, dropout_p=p))
         B, T, P = qkv.shape

@@ -16,7 +16,7 @@ from minilm.errors import ShapeError
 from minilm.modes import no_grad
 from minilm.ops.activation import elu, gelu, logsigmoid, silu, softplus
 from minilm.ops.arrange import pad
-from minilm.ops.attention import scaled_dot_product_attention, self_attention
+from minilm.ops.attention import packed_self_attention, scaled_dot_product_attention, self_attention
 from minilm.ops.conv import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -93,6 +93,7 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "packed_self_attention",
     "pad",
     "relu",
     "rms_norm",

@@ -18,7 +18,9 @@ from minilm.errors import ConfigError, DtypeError, MinilmError
 # What minilm has beyond PyTorch, found under PyTorch's names too.
 BEYOND = {
     "torch": {"softplus"},
-    "torch.nn.functional": {"add_layer_norm", "add_rms_norm", "linear_gelu", "self_attention"},
+    "torch.nn.functional": {
+        *("add_layer_norm", "add_rms_norm", "linear_gelu", "packed_self_attention", "self_attention"),
+    },
     "torch.nn.modules": {"Parameter", "functional", "init"},
     "torch.autograd": {"Node", "is_grad_enabled", "is_inference_mode_enabled"},
 }

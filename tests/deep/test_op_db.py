@@ -48,6 +48,7 @@ NO_ENTRY = {
     "index_scatter": "the backward of getitem, which has an entry",
     "linear_gelu": "PyTorch has no such function",
     "matrix_product": "a part of matmul, which has an entry",
+    "packed_self_attention": "self_attention without padding, for which PyTorch has nested tensors",
     "self_attention": "the part of MultiheadAttention between its projections",
     "swapaxes": "NumPy's name for transpose, which has an entry",
     "view_write": "an engine's own part: what a change through a view does to its base",

@@ -44,6 +44,7 @@ FLOATING = [op for op in FLOATING if op.name not in NOT_SPECIAL]
 # Where special values deliberately give something else than in PyTorch, or PyTorch is wrong.
 MASKED = {  # what a query must not look at is never read; in PyTorch a NaN there reaches every query, as 0 NaN
     "attention",
+    "packed_self_attention",
     "self_attention",
 }
 GELU_OF_INFINITY = {"gelu", "linear_gelu"}  # infinity; PyTorch's vector code for float32 says NaN, its float64 does not
@@ -52,6 +53,7 @@ LOST_IN_LSE = {  # beyond 1 / eps a logarithm of a sum of exponentials is its la
     "cross_entropy",
     "cross_entropy_rows",
     "linear_cross_entropy",
+    "packed_self_attention",
     "self_attention",
 }
 SQUARES = 1e18  # the largest number whose square, and a sum of some, float32 can hold

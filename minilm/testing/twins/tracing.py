@@ -31,7 +31,14 @@ Array = np.ndarray[Any, Any]
 Key = tuple[str, int, str, str]  # module's name, which of its calls, "input" or "output", place in a tuple or dict
 
 # Fused operations that are recorded as what they are made of, so that they line up with PyTorch's.
-TAKEN_APART = {"linear_gelu", "add_layer_norm", "add_rms_norm", "linear_cross_entropy", "self_attention"}
+TAKEN_APART = {
+    "linear_gelu",
+    "add_layer_norm",
+    "add_rms_norm",
+    "linear_cross_entropy",
+    "packed_self_attention",
+    "self_attention",
+}
 
 
 @dataclass
