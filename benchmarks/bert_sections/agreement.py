@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bert_sections.article import losses_of_both, some_texts
-from bert_sections.turns import MINILM, PYTORCH
 
 import minilm as ml
+from bert_sections.article import losses_of_both, some_texts
+from bert_sections.turns import MINILM, PYTORCH
 from minilm import models
 from minilm.models.sentence import SentenceEncoder
 from minilm.text import BertTokenizer

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_sections.turns import MINILM, PYTORCH
-
 from minilm.data import corpora
 
 IMPORTS = {

@@ -14,8 +14,8 @@ from minilm.text import BertTokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from bert_sections.article import losses_of_both, some_texts  # noqa: E402
-from bert_sections.turns import MINILM, PYTORCH  # noqa: E402
+from bert_sections.article import losses_of_both, some_texts
+from bert_sections.turns import MINILM, PYTORCH
 
 
 @pytest.mark.parametrize(("rate", "atol"), [("1e-5", 1e-5), ("1e-3", 1e-4)])
