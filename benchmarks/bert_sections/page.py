@@ -11,6 +11,7 @@ from bert_sections.pictures import draw_losses, draw_seconds
 from bert_sections.sections import SECTIONS
 from bert_sections.turns import MINILM, PYTORCH
 from minilm.files import written_whole
+from minilm.train.tasks import task
 
 NAME = "report.md"
 BOTH = (MINILM, PYTORCH)
@@ -115,13 +116,14 @@ def fine_tuning(figures: Figures) -> list[str]:
     """What both reach after each epoch, and take."""
     c, metric = figures["config"], figures["metric"]
     scale = 1 if c["task"] == "qa" else 100  # SQuAD's measures are in percent
-    lines = [f"{figures['examples']:,} examples to learn from, {figures['held_out']:,} to test on. {recipe(c)}", ""]
+    data = f"{figures['examples']:,} examples to learn from, {figures['held_out']:,} to test on"
+    lines = [f"Weights of {c['pretrained']}; {data}. {recipe(c)}", ""]
     rows = [
         _compared(f"{metric} after step {epoch['step']}", epoch["measures"], metric, scale)
         for epoch in figures["epochs"]
     ]
-    last = figures["epochs"][-1]["measures"]
-    rows += [_compared(f"{name} at the end", last, name, scale) for name in last[MINILM] if name != metric]
+    last, others = figures["epochs"][-1]["measures"], task(c["task"]).config.METRICS[1:]
+    rows += [_compared(f"{name} at the end", last, name, scale) for name in others if name in last[MINILM]]
     if "baseline" in figures:
         found = figures["baseline"]
         words = f"accuracy of a logistic regression on TF-IDF (C = {found['C']})"

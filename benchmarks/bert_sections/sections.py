@@ -207,6 +207,13 @@ class Pretraining(Section):
         """Nothing: a text ships."""
         return ""
 
+    def check(self, given: Given) -> None:
+        """Make a run of a text that is not ours, which is refused if it is too short."""
+        super().check(given)
+        if given.corpus is not None:
+            with tempfile.TemporaryDirectory() as place:
+                new_run(given.corpus, Path(place) / "run", self.config(given))
+
     def settings(self, given: Given) -> dict[str, Any]:
         """The text and the configuration; with it that the weights are there."""
         return {
@@ -268,9 +275,9 @@ class Agreement(Section):
 
 SECTIONS: tuple[Section, ...] = (
     Agreement("agreement", "The same numbers as transformers, on the same weights"),
-    FineTuning("sentiment", "Sentiment of sentences, MiniLM's weights", "classify", "sentiment"),
-    FineTuning("tags", "Parts of speech, MiniLM's weights", "tag", "tags"),
+    FineTuning("sentiment", "Sentiment of sentences", "classify", "sentiment"),
+    FineTuning("tags", "Parts of speech", "tag", "tags"),
     Pretraining("pretraining", "Pre-training from scratch"),
-    FineTuning("scratch", "Parts of speech, the weights that were pre-trained here", "tag", "tags", from_scratch=True),
-    FineTuning("answers", "Answers to questions, MiniLM's weights", "qa", "questions"),
+    FineTuning("scratch", "Parts of speech, with weights that were pre-trained here", "tag", "tags", from_scratch=True),
+    FineTuning("answers", "Answers to questions", "qa", "questions"),
 )
