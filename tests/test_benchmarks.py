@@ -172,7 +172,7 @@ def test_the_reports_mistakes_are_one_line_before_anything_is_measured(
         (["--tags", "wrong.conllu"], "wrong.conllu: line 1"),
         (["--corpus", "short.txt"], "short.txt"),
         (["--questions", "squad.json", "days.tsv"], "days.tsv"),
-        ([*tags, "--model", "absent"], "absent: there is no such folder"),
+        ([*tags, "--model", "absent/model/here"], "absent/model/here: there is no such folder"),
         ([*tags, "--model", "damaged"], "config.json"),
         ([*tags, "--only", "tag"], "--only tag: the sections are agreement, sentiment, tags"),
         ([*tags, "--out", "file"], "file: is a file, and the report needs a folder"),
