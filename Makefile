@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SOURCES := pyproject.toml setup.py $(wildcard minilm/kernels/native*.p*) $(wildcard csrc/*)
 
-.PHONY: help demo test test-deep lint sanitize mutants clean
+.PHONY: help demo test test-deep lint sanitize mutants report-bert clean
 
 help:
 	@echo "make demo      set up .venv, then train a GPT on Shakespeare (half a minute) and let it write"
@@ -13,6 +13,8 @@ help:
 	@echo "make lint      ruff and mypy, in .venv-test"
 	@echo "make sanitize  the kernels' tests with every access to memory checked (needs gcc; some five minutes)"
 	@echo "make mutants   the tests' own test: wrong gradients that they must see (needs PyTorch; half an hour)"
+	@echo "make report-bert SENTIMENT=TSV TAGS=CONLLU [CORPUS=TXT] [MODEL=DIR] [QUESTIONS='TRAIN VALID']"
+	@echo "               every figure of BERT beside PyTorch, in one report (an hour; needs PyTorch and transformers)"
 	@echo "make clean     remove both environments and everything that was built"
 
 demo: .venv/installed
@@ -34,6 +36,11 @@ sanitize: .venv-test/installed
 
 mutants: .venv-test/installed
 	.venv-test/bin/python tests/mutation/run.py $(ARGS)
+
+report-bert: .venv-test/installed
+	.venv-test/bin/python benchmarks/bert_report.py $(if $(SENTIMENT),--sentiment "$(SENTIMENT)") \
+	  $(if $(TAGS),--tags "$(TAGS)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(MODEL),--model "$(MODEL)") \
+	  $(if $(QUESTIONS),--questions $(QUESTIONS)) $(ARGS)
 
 # The installs are editable: a change of a Python file takes effect at once, one of csrc/ at the next make.
 .venv/installed: .venv/bin/python $(SOURCES)

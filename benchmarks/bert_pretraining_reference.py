@@ -6,8 +6,8 @@
 Both begin with the same weights, see the same batches in the same order (the Shakespeare that ships, its last tenth
 held out) and take the same steps of AdamW, with the same learning rates, decay and clipping. The twin is
 transformers' BertForPreTraining, its scores computed for the masked tokens alone, as ours are; in "bf16" its products
-run under autocast. Accuracies are over the same held-out batches. Seconds are of the steps alone; they compare only
-where nothing else runs on the machine.
+run under autocast. Accuracies are over the same held-out batches. They take turns, 20 steps at a
+time. Seconds are of the steps alone; they compare only where nothing else runs on the machine.
 """
 
 from __future__ import annotations
@@ -15,69 +15,52 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bert_sections.turns import MINILM, PYTORCH, Moved, Ours, Side, Twin, share, take_turns
 from minilm.train.pretraining import PretrainConfig
 from minilm.train.run import new_run
+from minilm.train.trainer import precision
 from minilm.train.validation import measure
 
 
-def scores(torch: Any, model: Any, batch: Any, precision: str) -> tuple[Any, Any, Any, Any]:
+def configured(steps: int, **settings: Any) -> PretrainConfig:
+    """The configuration of a run of so many steps, with a warm-up of a tenth of them at most; measured at its end."""
+    warmup_steps = min(PretrainConfig().warmup_steps, steps // 10)
+    every = {"eval_every": steps, "eval_batches": 1, "warmup_steps": warmup_steps}
+    config: PretrainConfig = PretrainConfig.build(None, {"steps": steps, **every, **settings})
+    return config
+
+
+def scores(twin: Twin, batch: Any) -> tuple[Any, Any, Any, Any]:
     """The twin's scores of masked tokens (n, V) and of pairs (B, 2), each with its labels."""
-    ids, types, present, labels, label = (torch.from_numpy(np.ascontiguousarray(x)) for x in batch)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        states = model.bert(ids, attention_mask=present, token_type_ids=types)
-        masked = labels >= 0
-        tokens = model.cls.predictions(states.last_hidden_state[masked])
-        pairs = model.cls.seq_relationship(states.pooler_output)
+    ids, types, present, labels, label = twin.tensors(batch)
+    states = twin.model.bert(ids, attention_mask=present, token_type_ids=types)
+    masked = labels >= 0
+    tokens = twin.model.cls.predictions(states.last_hidden_state[masked])
+    pairs = twin.model.cls.seq_relationship(states.pooler_output)
     return tokens.float(), labels[masked], pairs.float(), label
 
 
-def train_twin(model: Any, trainer: Any) -> float:
-    """The steps of a run of `trainer`'s, in PyTorch; the seconds that they took."""
-    import torch
-
-    config, schedule = trainer.config, trainer.config.schedule()
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
-    seconds = 0.0
-    model.train()
-    for step in range(config.steps):
-        batch = trainer.data.batch(step)
-        began = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule(step)
-        tokens, labels, pairs, label = scores(torch, model, batch, config.precision)
-        loss = torch.nn.functional.cross_entropy(tokens, labels) + torch.nn.functional.cross_entropy(pairs, label)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        seconds += time.perf_counter() - began
-    return seconds
+def loss(twin: Twin, batch: Any) -> Any:
+    """The sum of the two tasks' means."""
+    tokens, labels, pairs, label = scores(twin, batch)
+    cross_entropy = twin.torch.nn.functional.cross_entropy
+    return cross_entropy(tokens, labels) + cross_entropy(pairs, label)
 
 
-def measure_twin(model: Any, trainer: Any, batches: int) -> dict[str, float]:
+def measure_twin(twin: Twin, data: Any, batches: int) -> dict[str, float]:
     """Its accuracies and its loss on so many held-out batches."""
-    import torch
-
     sums = np.zeros(6)
-    model.eval()
-    with torch.no_grad():
+    with twin.tested():
         for index in range(batches):
-            tokens, labels, pairs, label = scores(
-                torch, model, trainer.data.validation(index), trainer.config.precision
-            )
+            tokens, labels, pairs, label = scores(twin, data.validation(index))
             for at, (found, wanted) in enumerate(((tokens, labels), (pairs, label))):
-                loss = torch.nn.functional.cross_entropy(found, wanted, reduction="sum")
-                sums[3 * at : 3 * at + 3] += ((found.argmax(-1) == wanted).sum(), loss, len(wanted))
+                total = twin.torch.nn.functional.cross_entropy(found, wanted, reduction="sum")
+                sums[3 * at : 3 * at + 3] += ((found.argmax(-1) == wanted).sum(), total, len(wanted))
     masked, following = sums[:3], sums[3:]
     return {
         "masked_accuracy": masked[0] / masked[2],
@@ -86,12 +69,48 @@ def measure_twin(model: Any, trainer: Any, batches: int) -> dict[str, float]:
     }
 
 
-def line(name: str, found: dict[str, float], baseline: float, seconds: float, steps: int) -> str:
+def compare(
+    trainer: Any, folder: Path, batches: int, only: str | None = None, moved: Moved | None = None
+) -> dict[str, Any]:
+    """Train both (or `only` one), and what they reach on so many held-out batches and take, as plain figures.
+
+    trainer: of a new run. folder: where weights are put for PyTorch.
+    """
+    config, sides = trainer.config, dict[str, Side]()
+    if only != PYTORCH:
+        sides[MINILM] = Ours(trainer)
+    if only != MINILM:
+        sides[PYTORCH] = Twin(trainer, folder, loss)
+    take_turns(sides, trainer.data, 0, config.steps, moved)
+    measures: dict[str, dict[str, float]] = {}
+    with precision(config.precision):
+        found = measure(trainer, batches)
+        baseline = found.pop("accuracy_by_frequency")
+        if MINILM in sides:
+            measures[MINILM] = {**found, "loss": trainer.evaluate(batches)}
+    for twin in sides.values():
+        if isinstance(twin, Twin):
+            measures[PYTORCH] = measure_twin(twin, trainer.data, batches)
+    return {
+        "steps": config.steps,
+        "batches": batches,
+        "baseline": baseline,
+        "config": config.to_dict(),
+        "measures": measures,
+        "seconds": {name: side.seconds for name, side in sides.items()},
+        "share": share(sides),
+        "losses": {name: side.losses for name, side in sides.items()},
+    }
+
+
+def line(name: str, figures: dict[str, Any]) -> str:
     """A library's results in words."""
+    found, baseline = figures["measures"][name], figures["baseline"]
+    seconds = figures["seconds"][name]
     return (
         f"{name:<8} masked {found['masked_accuracy']:.1%} ({found['masked_accuracy'] / baseline:.2f} times "
         f"{baseline:.1%} by frequency)  next sentence {found['next_sentence_accuracy']:.1%}  loss {found['loss']:.3f}  "
-        f"{seconds:.0f} s, {seconds / steps * 1000:.0f} ms a step"
+        f"{seconds:.0f} s, {seconds / figures['steps'] * 1000:.0f} ms a step"
     )
 
 
@@ -102,34 +121,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=PretrainConfig().seed)
     parser.add_argument("--precision", choices=("bf16", "float32"), default=PretrainConfig().precision)
     parser.add_argument("--batches", type=int, default=200, help="held-out ones, to measure on")
-    parser.add_argument("--only", choices=("minilm", "PyTorch"))
-    arguments = parser.parse_args()
-    steps = arguments.steps
-    settings = {
-        "steps": steps,
-        "seed": arguments.seed,
-        "precision": arguments.precision,
-        "eval_every": steps,
-        "eval_batches": 1,
-    }
-    config = PretrainConfig.build(None, {**settings, "warmup_steps": min(PretrainConfig().warmup_steps, steps // 10)})
+    parser.add_argument("--only", choices=(MINILM, PYTORCH))
+    given = parser.parse_args()
+    config = configured(given.steps, seed=given.seed, precision=given.precision)
     with tempfile.TemporaryDirectory() as place:
         trainer, _ = new_run(None, Path(place) / "run", config)
-        trainer.model.save_pretrained(Path(place) / "initial")
-        baseline = measure(trainer, arguments.batches)["accuracy_by_frequency"]
-        reached = True
-        if arguments.only != "PyTorch":
-            trainer.train()
-            found = {**measure(trainer, arguments.batches), "loss": trainer.evaluate(arguments.batches)}
-            reached = found["masked_accuracy"] >= 3 * baseline
-            print(line("minilm", found, baseline, trainer.progress.seconds, steps), flush=True)
-        if arguments.only != "minilm":
-            from transformers import BertForPreTraining as Twin
-
-            twin = Twin.from_pretrained(Path(place) / "initial")
-            seconds = train_twin(twin, trainer)
-            print(line("PyTorch", measure_twin(twin, trainer, arguments.batches), baseline, seconds, steps), flush=True)
-    return int(not reached)
+        figures = compare(trainer, Path(place) / "twin", given.batches, given.only)
+    for name in figures["measures"]:
+        print(line(name, figures))
+    ours = figures["measures"].get(MINILM)
+    return int(ours is not None and ours["masked_accuracy"] < 3 * figures["baseline"])
 
 
 if __name__ == "__main__":

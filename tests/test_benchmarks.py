@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minilm.models import BertConfig, BertModel
@@ -28,7 +30,7 @@ SKIPS = ("this minilm has no set_float32_matmul_precision", "no /proc/self/statu
 
 
 # What needs files: a test of its own.
-OTHERS = {"bert_finetuning_reference.py"}
+OTHERS = {"bert_finetuning_reference.py", "bert_report.py"}
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.glob("*.py")} - OTHERS))
@@ -65,6 +67,129 @@ def test_fine_tuning_is_compared(torch, transformers, tmp_path):
     found = [re.search(r"after step (\d): minilm ([\d.]+), PyTorch ([\d.]+)", line) for line in lines[1:3]]
     assert [match[1] for match in found if match] == ["3", "6"]
     assert re.search(r"seconds: minilm [\d.]+, PyTorch [\d.]+; share \d", lines[3])
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Data and a model for a report, of a few words each."""
+    words = ["good", "bad", "day", "night", "a", "the", "no", "what", "is"]
+    tokenizer = BertTokenizer.train([" ".join(words)] * 2, 80, min_frequency=1, model_max_length=32)
+    tokenizer.save_pretrained(tmp_path / "model")
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **shape)
+    BertModel(config).save_pretrained(tmp_path / "model")
+    rows = "good\tx\ta good day\nbad\tx\tno bad day at night\n" * 30
+    (tmp_path / "days.tsv").write_text(f"label\tsource\ttext\n{rows}")
+    sentences = [["good/ADJ", "day/NOUN"], ["no/DET"], ["a/DET", "night/NOUN"]] * 10
+    with (tmp_path / "days.conllu").open("w") as file:
+        for sentence in sentences:
+            for number, (word, tag) in enumerate((pair.split("/") for pair in sentence), 1):
+                file.write(f"{number}\t{word}\t_\t{tag}\t_\t_\t0\t_\t_\t_\n")
+            file.write("\n")
+    rng = np.random.default_rng(0)
+    texts = (" ".join(rng.choice(words, rng.integers(4, 9))).capitalize() for _ in range(2000))
+    (tmp_path / "text.txt").write_text("".join(f"{text}.\n" for text in texts))
+    answer = {"text": "day", "answer_start": 9}
+    questions = [{"id": str(i), "question": "what is good", "answers": [answer]} for i in range(20)]
+    squad = {"data": [{"title": "x", "paragraphs": [{"context": "the good day is a day", "qas": questions}]}]}
+    (tmp_path / "squad.json").write_text(json.dumps(squad))
+    return tmp_path
+
+
+def run_report(place, *options):
+    """Its lines. It is to succeed; on one thread, since machines are busy."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "bert_report.py", "--out", "out", "--quick", "--model", "model", *options],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent), "OMP_NUM_THREADS": "1", "MINILM_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_the_report_has_every_section_and_goes_on_where_it_was(torch, transformers, eval_extra, tiny):
+    given = ["--corpus", "text.txt", "--tags", "days.conllu"]
+    shown = run_report(tiny, *given, "--only", "pretraining", "--only", "tags", "--only", "answers")
+    assert [line for line in shown if "left out" in line] == [
+        "answers: left out, for want of data: QUESTIONS=two SQuAD files (--questions)"
+    ]
+    page = (tiny / "out" / "report.md").read_text("utf-8")
+    assert "- answers: data: QUESTIONS=two SQuAD files (--questions)" in page
+    assert "Sentiment" not in page
+    before = {path.name: path.read_bytes() for path in (tiny / "out" / "figures").iterdir()}
+    assert set(before) == {"pretraining.json", "tags.json"}
+
+    with (tiny / "days.conllu").open("a") as file:  # other data: tags are measured again, the text's model is not
+        file.write("1\tday\t_\tNOUN\t_\t_\t0\t_\t_\t_\n\n")
+    shown = run_report(tiny, *given, "--sentiment", "days.tsv", "--questions", "squad.json", "squad.json")
+    assert [line.split(":")[0] for line in shown if "measured on" in line] == ["pretraining"]
+    after = {path.name: path.read_bytes() for path in (tiny / "out" / "figures").iterdir()}
+    assert after["pretraining.json"] == before["pretraining.json"]
+    assert after["tags.json"] != before["tags.json"]
+    sections = ("agreement", "sentiment", "tags", "pretraining", "scratch", "answers")
+    records = {name: json.loads(after[f"{name}.json"]) for name in sections}
+    page = (tiny / "out" / "report.md").read_text("utf-8")
+    assert re.findall("^## (.*)", page, re.M) == [
+        "The same numbers as transformers, on the same weights",
+        "Sentiment of sentences",
+        "Parts of speech",
+        "Pre-training from scratch",
+        "Parts of speech, with weights that were pre-trained here",
+        "Answers to questions",
+        "Seconds",
+    ]
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", page):
+        assert (tiny / "out" / picture).stat().st_size > 1000
+    for name in sections[1:]:
+        figures = records[name]["figures"]
+        ours, theirs = (figures["losses"][side] for side in ("minilm", "PyTorch"))
+        assert len(ours) == len(theirs) == 4
+        assert abs(ours[0] - theirs[0]) < (0.1 if name == "pretraining" else 0.3), (
+            "the weights and batches are the same"
+        )
+        assert f"| {figures['share']:.2f} |" in page
+    assert records["agreement"]["figures"]["exchanged"]["minilm"]["weights_equal"]
+    assert max(records["agreement"]["figures"]["states"]) < 1e-5
+    assert records["sentiment"]["figures"]["baseline"]["accuracy"]["value"] == 1
+
+
+def test_the_reports_mistakes_are_one_line_before_anything_is_measured(
+    torch, transformers, eval_extra, tiny, monkeypatch, capsys
+):
+    monkeypatch.chdir(tiny)
+    monkeypatch.syspath_prepend(FOLDER)
+    report = importlib.import_module("bert_report")
+    (tiny / "wrong.conllu").write_text("1\tday\n\n")
+    (tiny / "short.txt").write_text("A day.\n")
+    (tiny / "file").write_text("")
+    (tiny / "damaged" / "figures").mkdir(parents=True)
+    (tiny / "damaged" / "figures" / "tags.json").write_text('{"settings": {}}')
+    tags = ["--tags", "days.conllu", "--only", "tags"]
+    for options, message in (
+        (["--sentiment", "absent.tsv"], "absent.tsv: there is no such file"),
+        (["--tags", "wrong.conllu"], "wrong.conllu: line 1"),
+        (["--corpus", "short.txt"], "short.txt"),
+        (["--questions", "squad.json", "days.tsv"], "days.tsv"),
+        ([*tags, "--model", "absent/model/here"], "absent/model/here: there is no such folder"),
+        ([*tags, "--model", "damaged"], "config.json"),
+        ([*tags, "--only", "tag"], "--only tag: the sections are agreement, sentiment, tags"),
+        ([*tags, "--out", "file"], "file: is a file, and the report needs a folder"),
+        ([*tags, "--out", "damaged"], "tags.json: holds no figures of this report; delete it"),
+        ([*tags, "--steps", "0"], "--steps is 0; it must be at least 1"),
+    ):
+        assert report.main(["--quick", "--out", "out", "--model", "model", *options]) == 2, options
+        shown = capsys.readouterr()
+        assert message in shown.err
+        assert (shown.err.count("\n"), shown.out) == (1, "")
+        assert not (tiny / "out").exists()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
+    )
+    assert report.main(tags) == 2
+    assert "missing: pip install torch\n" in capsys.readouterr().err
 
 
 def test_the_twin_takes_the_same_steps(torch, transformers, tmp_path):
