@@ -216,8 +216,10 @@ class _Reader:
         while not (line := self.line("'\\end\\'")).startswith(b"\\"):
             columns = line.split()
             if not m + 1 <= len(columns) <= most:
-                wanted = f"{m + 1} or {most}" if most > m + 1 else f"{most}"
-                raise self.error(f"a {m}-gram has {wanted} columns here, not {len(columns)}: {_shown(line)}")
+                wanted = (
+                    f"{m + 1} or {most} columns" if most > m + 1 else f"{most} columns, there being no {most}-grams"
+                )
+                raise self.error(f"a {m}-gram should have {wanted}; this has {len(columns)}: {_shown(line)}")
             p = self.number(columns[0], "log10 of a probability, a number of at most 0", 0.0)
             weight = self.number(columns[-1], "log10 of a back-off weight", 1e9) if len(columns) == m + 2 else math.nan
             yield columns[1 : m + 1], p, weight
@@ -315,4 +317,5 @@ class _Reader:
 
 
 def _shown(text: bytes) -> str:
-    return repr(text.decode("utf-8", "replace"))
+    plain = text.decode("utf-8", "replace")
+    return f"'{plain}'" if plain.replace("\t", " ").isprintable() else repr(plain)

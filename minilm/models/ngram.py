@@ -122,16 +122,15 @@ class NGram:
         for m in range(2, self.order + 1):  # tokens of the n-gram that ends at each place
             if len(text) < m:
                 break
-            context, gram = found[m - 2][:-1], self._find(m, found[m - 2][:-1], text[1:])
-            below = score[1:]
-            weight = self.levels[m - 2].backoff[np.maximum(context, 0)]  # type: ignore[index]
-            if self.interpolated:
-                unseen = np.where(context >= 0, weight + below, below)
-            else:
-                unseen = np.where(
-                    context >= 0, weight, np.where(context == UNSEEN, -math.log10(self.vocab_size), below)
-                )
-            score[1:] = np.where(gram >= 0, self.levels[m - 1].log_prob[np.maximum(gram, 0)], unseen)
+            context, scored = found[m - 2][:-1], score[1:]
+            if not self.interpolated:
+                scored[context == UNSEEN] = -math.log10(self.vocab_size)
+            known = np.flatnonzero(context >= 0)
+            weight = self.levels[m - 2].backoff[context[known]]  # type: ignore[index]
+            scored[known] = scored[known] + weight if self.interpolated else weight
+            gram = self._find(m, context, text[1:])
+            occurred = np.flatnonzero(gram >= 0)
+            scored[occurred] = self.levels[m - 1].log_prob[gram[occurred]]
         return score[text != self.bos] * math.log(10)
 
     def perplexity(self, ids: Any, begins: bool = True) -> float:

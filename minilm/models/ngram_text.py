@@ -38,8 +38,8 @@ class Vocabulary(Protocol):
     def encode(self, text: str) -> Array:
         """Ids (N,). Errors: DataError for a token that is not there, if there is no <unk>."""
 
-    def shown(self, ids: Iterator[int]) -> Iterator[str]:
-        """The text of ids, in pieces."""
+    def shown(self, ids: Iterator[int], begins: bool = True) -> Iterator[str]:
+        """The text of ids, in pieces; `begins`: nothing, or a blank, stands before."""
 
 
 class Words:
@@ -79,12 +79,11 @@ class Words:
                 if UNK not in self.ids and word not in self.ids:
                     raise DataError(f"line {number}: the model has no token {word!r}, and no {UNK} for it")
 
-    def shown(self, ids: Iterator[int]) -> Iterator[str]:
+    def shown(self, ids: Iterator[int], begins: bool = True) -> Iterator[str]:
         """Words with blanks between them, and a new line behind each </s>."""
-        beginning = True
         for i in ids:
-            yield "\n" if i == self.eos else self.names[i] if beginning else " " + self.names[i]
-            beginning = i == self.eos
+            yield "\n" if i == self.eos else self.names[i] if begins else " " + self.names[i]
+            begins = i == self.eos
 
 
 class Characters:
@@ -120,7 +119,7 @@ class Characters:
             ids[ids < 0] = self.unknown
         return ids
 
-    def shown(self, ids: Iterator[int]) -> Iterator[str]:
+    def shown(self, ids: Iterator[int], begins: bool = True) -> Iterator[str]:
         """The characters."""
         return (self.characters[i] for i in ids)
 
@@ -233,7 +232,8 @@ class TextNGram:
         given = self.vocabulary.encode(prompt)
         if self.vocabulary.eos is not None and given.size and not prompt.endswith("\n"):
             given = given[:-1]  # the line is not at its end
-        return self.vocabulary.shown(self.model.sample(given, tokens, **settings))
+        begins = not prompt or prompt[-1].isspace()
+        return self.vocabulary.shown(self.model.sample(given, tokens, **settings), begins)
 
     def save(self, path: str | os.PathLike[str], remarks: Iterable[str] = ()) -> None:
         """Write an ARPA file, whole or not at all. Errors: ConfigError for add-k; OSError."""
