@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -24,6 +24,7 @@ from rich.console import Console
 
 from minilm.commands.embed import embed
 from minilm.commands.finetune import finetune
+from minilm.commands.ngram import ngram
 from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
 from minilm.errors import MinilmError
@@ -210,6 +211,7 @@ def generate(
 
 
 app.command()(embed)
+app.command()(ngram)
 
 
 @app.command()

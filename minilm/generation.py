@@ -30,8 +30,8 @@ class LanguageModel(Protocol):
     def __call__(self, tokens: Tensor, cache: Any = None) -> Tensor:
         """Logits (B, T, V)."""
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """An empty cache."""
+    def new_cache(self, batch_size: int) -> Any:
+        """An empty cache, with a method `clear`."""
 
     def eval(self) -> Any:
         """Switch dropout off."""
@@ -226,7 +226,7 @@ def _stream(
                 cache.clear()
 
 
-def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: KVCache | None) -> Array:
+def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: Any) -> Array:
     """The scores (B, V) of the token after the window; dropout is off meanwhile."""
     was_training = model.training
     model.eval()

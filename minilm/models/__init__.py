@@ -11,6 +11,7 @@ from minilm.models.bert_heads import (
     BertForTokenClassification,
 )
 from minilm.models.gpt import GPT, GPTConfig
+from minilm.models.ngram import NGram
 
 __all__ = [
     "GPT",
@@ -23,4 +24,5 @@ __all__ = [
     "BertForTokenClassification",
     "BertModel",
     "GPTConfig",
+    "NGram",
 ]
