@@ -10,7 +10,10 @@ from minilm.models.bert_heads import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from minilm.models.feed_forward import FeedForwardConfig, FeedForwardLM
 from minilm.models.gpt import GPT, GPTConfig
+from minilm.models.recurrent import RecurrentConfig, RecurrentLM
+from minilm.models.text_cnn import TextCNN, TextCNNConfig
 
 __all__ = [
     "GPT",
@@ -22,5 +25,11 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "FeedForwardConfig",
+    "FeedForwardLM",
     "GPTConfig",
+    "RecurrentConfig",
+    "RecurrentLM",
+    "TextCNN",
+    "TextCNNConfig",
 ]
