@@ -122,6 +122,7 @@ def train(
         list[str] | None, typer.Option("--set", help="One key, as in model.n_layer=6; may be repeated.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder instead.")] = None,
+    model: Annotated[str | None, typer.Option(help="What learns: gpt (by default), ffnn, rnn, lstm or gru.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="With --resume: go on all the same with changed data, or another version.")
     ] = None,
@@ -129,28 +130,33 @@ def train(
         bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too (needs tensorboardX).")
     ] = False,
 ) -> None:
-    """Train a GPT: minilm train CORPUS.txt, minilm train DIR1:0.7 DIR2:0.3, or go on: minilm train --resume RUN."""
-    from minilm.train.config import TrainConfig, parse_setting
+    """Train a model: minilm train CORPUS.txt, minilm train DIR1:0.7 DIR2:0.3, or go on: minilm train --resume RUN."""
+    from minilm.train.config import parse_setting
     from minilm.train.corpus import named
     from minilm.train.run import continued_run, new_run
+    from minilm.train.tasks import LANGUAGE_MODELS, task
 
     given = dict(parse_setting(text) for text in settings or ())
     for difference in allow or ():
         if difference not in ("data", "version"):
             raise UsageError(f"--allow takes data or version, not {difference}")
     if resume is not None:
-        if corpus or out is not None or config is not None:
-            raise UsageError("--resume takes everything from the run itself: no corpus, --out or --config beside it")
+        if corpus or any(option is not None for option in (out, model, config)):
+            raise UsageError(
+                "--resume takes everything from the run itself: no corpus, --out, --model or --config beside it"
+            )
         return train_run(
             lambda: continued_run(resume, given, allow or ()), f"minilm: going on with {resume}", tensorboard
         )
     if not corpus:
         raise UsageError("a text to learn from is missing: minilm train CORPUS.txt (or --resume RUN)")
-    built, source = TrainConfig.build(config, given), named(corpus)
+    if model not in (None, *LANGUAGE_MODELS):
+        raise UsageError(f"--model is one of {', '.join(LANGUAGE_MODELS)}, not {model}")
+    built, source = task(model or "gpt").config.build(config, given), named(corpus)
     first = source if isinstance(source, str) else source[0][0]
     folder = out if out is not None else Path("runs") / Path(first).stem
     return train_run(
-        lambda: new_run(source, folder, built), f"minilm: a GPT learns from {' and '.join(corpus)}", tensorboard
+        lambda: new_run(source, folder, built), f"minilm: {built.TITLE} learns from {' and '.join(corpus)}", tensorboard
     )
 
 
@@ -174,8 +180,9 @@ def generate(
 ) -> None:
     """Let a trained model go on with a prompt."""
     from minilm.errors import ConfigError
-    from minilm.generation import Sampling, generate_text
+    from minilm.generation import Sampling, context_of, generate_text
     from minilm.train.checkpoint import load_run
+    from minilm.train.tasks import LANGUAGE_MODELS
 
     Sampling(temperature, top_k, top_p, repetition_penalty)  # refuse what is impossible before anything is shown
     for name, value, least in (("tokens", tokens, 0), ("samples", samples, 1)):
@@ -185,9 +192,9 @@ def generate(
         raise ConfigError(f"seed must be from 0 to 2**64 - {samples}, not {seed}")
     if not prompt:
         raise UsageError("the prompt is empty, and a model continues what it is given")
-    model, tokenizer = load_run(run, "gpt")
-    context, known = model.config.block_size, len(tokenizer.encode_array(prompt))
-    if known + tokens > context:
+    model, tokenizer = load_run(run, LANGUAGE_MODELS)
+    context, known = context_of(model), len(tokenizer.encode_array(prompt))
+    if context is not None and known + tokens > context:
         note = f"note: the model sees {context} tokens at a time; {known} + {tokens} are more, so it forgets the oldest"
         typer.echo(note, err=True)
     for number in range(samples):

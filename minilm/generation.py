@@ -24,7 +24,7 @@ Array = Any
 class LanguageModel(Protocol):
     """What generation needs of a model."""
 
-    config: Any
+    config: Any  # its block_size is how many tokens it sees; a model with `unbounded = True` sees any number
     training: bool
 
     def __call__(self, tokens: Tensor, cache: Any = None) -> Tensor:
@@ -161,6 +161,11 @@ class Sampling:
         return scores
 
 
+def context_of(model: LanguageModel) -> int | None:
+    """How many tokens the model sees at once; None for any number."""
+    return None if getattr(model, "unbounded", False) else int(model.config.block_size)
+
+
 # --- one token after the other ---------------------------------------------------------------------
 
 
@@ -184,8 +189,9 @@ def stream(
         use_cache: keep keys and values of earlier positions; the tokens are the same without.
         The others: see `Sampling`.
 
-    The model sees at most `config.block_size` tokens. When these are full, the older half is forgotten and
-    the rest read anew, so that a long text costs little; without a cache the same tokens are seen.
+    The model sees at most `config.block_size` tokens, unless it is `unbounded`, as recurrent ones are. When these are
+    full, the older half is forgotten and the rest read anew, so that a long text costs little; without a cache the same
+    tokens are seen.
 
     Errors: ShapeError for no tokens, IndexError for one outside the vocabulary, ConfigError.
     """
@@ -210,7 +216,7 @@ def _stream(
     generator: random.Generator,
     use_cache: bool,
 ) -> Iterator[Array]:
-    context = model.config.block_size
+    context = context_of(model) or seen.shape[1] + max_new_tokens
     cache = model.new_cache(len(seen)) if use_cache else None
     window = seen[:, -context:]  # what the model sees
     unread = window  # the part of it that is not in the cache yet

@@ -145,11 +145,6 @@ TORCH: dict[str, Any] = {
 }
 
 NN: dict[str, Any] = {"DataParallel": adapters.absent("torch.nn.DataParallel", "minilm computes in one process")}
-UTILS_RNN = {
-    "pad_sequence": joining.pad_sequence,
-    "pack_padded_sequence": adapters.absent("torch.nn.utils.rnn.pack_padded_sequence", "give the padded batch itself"),
-    "pad_packed_sequence": adapters.absent("torch.nn.utils.rnn.pad_packed_sequence", "give the padded batch itself"),
-}
 OPTIM = {
     name: adapters.without(getattr(optim, name)) for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta")
 }
@@ -181,7 +176,7 @@ MODULES: dict[str, Place] = {
         {"DistributedDataParallel": adapters.absent("torch.nn.parallel.DistributedDataParallel", ONE_PROCESS)},
     ),
     "torch.nn.utils": Place("Clipping of gradients.", (clip,), {"clip_grad_norm": clip.clip_grad_norm_}),
-    "torch.nn.utils.rnn": Place("Batches of sequences.", (), UTILS_RNN),
+    "torch.nn.utils.rnn": Place("Batches of sequences.", (nn.utils.rnn,)),
     "torch.optim": Place("minilm.optim", (), {**OPTIM, "Optimizer": optim.Optimizer}),
     "torch.optim.lr_scheduler": Place(
         "minilm.optim.lr_scheduler", (lr_scheduler,), {"_LRScheduler": lr_scheduler.LRScheduler}

@@ -17,7 +17,15 @@ from minilm.kernels.reference_attention import (
     packed_attention,
     packed_attention_backward,
 )
-from minilm.kernels.special import erf
+from minilm.kernels.reference_recurrent import (
+    gru_layer,
+    gru_layer_backward,
+    lstm_layer,
+    lstm_layer_backward,
+    rnn_layer,
+    rnn_layer_backward,
+)
+from minilm.kernels.special import erf, sigmoid
 from minilm.kernels.special import in_blocks as _in_blocks
 
 Array = Any
@@ -26,10 +34,17 @@ __all__ = [
     "attention",
     "attention_backward",
     "erf",
+    "gru_layer",
+    "gru_layer_backward",
     "keep_rows",
+    "lstm_layer",
+    "lstm_layer_backward",
     "packed_attention",
     "packed_attention_backward",
     "philox",
+    "rnn_layer",
+    "rnn_layer_backward",
+    "sigmoid",
 ]  # kernels of this backend that have a file of their own
 
 
@@ -111,13 +126,6 @@ def exp(x: Array) -> Array:
 def tanh(x: Array) -> Array:
     """(e^x - e^-x) / (e^x + e^-x)."""
     return array_module(x).tanh(x)
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x), from e^-|x| so that nothing overflows."""
-    xp = array_module(x)
-    e = xp.exp(-xp.abs(x))
-    return xp.where(x >= 0, x.dtype.type(1), e) / (1 + e)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:

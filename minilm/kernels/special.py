@@ -96,6 +96,13 @@ def in_blocks(function: Callable[..., Array], *arrays: Array, size: int = 16384)
     return result
 
 
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), from e^-|x| so that nothing overflows."""
+    xp = array_module(x)
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, x.dtype.type(1), e) / (1 + e)
+
+
 def erf(x: Array) -> Array:
     """2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x, elementwise, in x's own type.
 

@@ -10,8 +10,11 @@ from minilm.models.bert_heads import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from minilm.models.feed_forward import FeedForwardConfig, FeedForwardLM
 from minilm.models.gpt import GPT, GPTConfig
 from minilm.models.ngram import NGram
+from minilm.models.recurrent import RecurrentConfig, RecurrentLM
+from minilm.models.text_cnn import TextCNN, TextCNNConfig
 
 __all__ = [
     "GPT",
@@ -23,6 +26,12 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "FeedForwardConfig",
+    "FeedForwardLM",
     "GPTConfig",
     "NGram",
+    "RecurrentConfig",
+    "RecurrentLM",
+    "TextCNN",
+    "TextCNNConfig",
 ]

@@ -1,6 +1,6 @@
 """Layers, losses and the Module they are made of, under PyTorch's names."""
 
-from minilm.nn import functional, init
+from minilm.nn import functional, init, utils
 from minilm.nn.activation import (
     ELU,
     GELU,
@@ -104,4 +104,5 @@ __all__ = [
     "Unflatten",
     "functional",
     "init",
+    "utils",
 ]

@@ -1,7 +1,7 @@
 """Recurrent layers: RNN, LSTM and GRU, with PyTorch's parameter names and order of gates.
 
-A step takes what was made of the input, for all times at once, and the state before it; `_scan` walks a layer over
-time. Reading one step function is reading the whole layer.
+One product makes the input's part of the gates for all times at once; the walk over time, one layer in one direction,
+is one operation (`minilm/ops/recurrent.py`), whose definition reads as the equations do.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from minilm.errors import ConfigError, ShapeError
 from minilm.nn import functional as F
 from minilm.nn import init
 from minilm.nn.module import Module
+from minilm.nn.packing import PackedSequence
 from minilm.nn.parameter import Parameter
-from minilm.ops.arrange import flip, unsqueeze
+from minilm.ops.arrange import unsqueeze
 from minilm.ops.joining import cat, stack
+from minilm.ops.recurrent import gru_layer, lstm_layer, rnn_layer
 from minilm.tensor import Tensor
 
 State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (B, H)
+Weights = tuple[Any, ...]  # weight_ih (G H, C), weight_hh (G H, H), bias_ih and bias_hh (G H) or None
 
 
 class RNNBase(Module):
@@ -88,25 +91,20 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Nothing: PyTorch lays weights out for a GPU here."""
 
-    def step(self, given: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-        """The next state from the input's part of the gates (B, G H) and the state before."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+    def layer(
+        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+    ) -> tuple[Tensor, State]:
+        """One layer in one direction: packed x (N, C), first state -> outputs (N, H), last state.
 
-    def _scan(self, x: Tensor, state: State, suffix: str) -> tuple[Tensor, State]:
-        """One layer in one direction: x (T, B, C) -> outputs (T, B, H) and the last state."""
-        backwards = suffix.endswith("_reverse")
-        weight, bias = getattr(self, f"weight_hh_{suffix}"), getattr(self, f"bias_hh_{suffix}", None)
-        x = flip(x, (0,)) if backwards else x
-        given = F.linear(x, getattr(self, f"weight_ih_{suffix}"), getattr(self, f"bias_ih_{suffix}", None))
-        outputs = []
-        for gates in given.unbind(0):
-            state = self.step(gates, state, weight, bias)
-            outputs.append(state[0])
-        y = stack(outputs)
-        return flip(y, (0,)) if backwards else y, state
+        Args:
+            weights: weight_ih, weight_hh, bias_ih and bias_hh. sizes, reverse: as in `ops.recurrent`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no layer")
 
-    def _walk(self, x: Tensor, first: State | None) -> tuple[Tensor, State]:
-        """All layers, on x (T, B, C) or (B, T, C) or (T, C); states are (layers times directions, B, H)."""
+    def _run(self, x: Any, first: State | None) -> tuple[Any, State]:
+        """All layers, on x (T, B, C), (B, T, C), (T, C) or packed; states are (layers times directions, B, H)."""
+        if isinstance(x, PackedSequence):
+            return self._run_packed(x, first)
         self._check(x)
         batched = x.ndim == 3
         if not batched:
@@ -114,7 +112,29 @@ class RNNBase(Module):
             first = None if first is None else tuple(unsqueeze(s, 1) for s in first)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        runs, B = self._runs(), x.shape[1]
+        T, B = x.shape[:2]
+        y, final = self._walk(x.reshape(T * B, x.shape[2]), (B,) * T, first)
+        y = y.reshape(T, B, y.shape[1])
+        if not batched:
+            return y.squeeze(1), tuple(s.squeeze(1) for s in final)
+        return y.transpose(0, 1) if self.batch_first else y, final
+
+    def _run_packed(self, x: PackedSequence, first: State | None) -> tuple[PackedSequence, State]:
+        """The same; states stand in the order that the sequences had before packing."""
+        if x.data.ndim != 2 or x.data.shape[1] != self.input_size:
+            raise ShapeError(
+                f"{type(self).__name__}: packed data (N, C) with C = {self.input_size} was expected, not {x.data.shape}"
+            )
+        if first is not None and x.sorted_indices is not None:
+            first = tuple(s[:, x.sorted_indices.array] for s in first)
+        y, final = self._walk(x.data, tuple(int(b) for b in x.batch_sizes.array), first)
+        if x.unsorted_indices is not None:
+            final = tuple(s[:, x.unsorted_indices.array] for s in final)
+        return x._replace(data=y), final
+
+    def _walk(self, x: Tensor, sizes: tuple[int, ...], first: State | None) -> tuple[Tensor, State]:
+        """All layers, on packed x (N, C): outputs (N, H times the directions) and last states."""
+        runs, B = self._runs(), sizes[0]
         if first is None:
             blank = zeros(len(runs), B, self.hidden_size, dtype=x.dtype, device=x.device)
             first = (blank,) * self.states
@@ -123,23 +143,21 @@ class RNNBase(Module):
         for layer in range(self.num_layers):
             sides = []
             for direction in self._directions:
-                number = len(last)
-                y, state = self._scan(x, tuple(s[number] for s in first), f"l{layer}{direction}")
+                number, kinds = len(last), ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                weights = tuple(getattr(self, f"{kind}_l{layer}{direction}", None) for kind in kinds)
+                y, state = self.layer(x, tuple(s[number] for s in first), weights, sizes, bool(direction))
                 sides.append(y)
                 last.append(state)
             x = sides[0] if len(sides) == 1 else cat(sides, -1)
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
-        final = tuple(stack(list(parts)) for parts in zip(*last))
-        if not batched:
-            return x.squeeze(1), tuple(s.squeeze(1) for s in final)
-        return x.transpose(0, 1) if self.batch_first else x, final
+        return x, tuple(stack(list(parts)) for parts in zip(*last))
 
     def _check(self, x: Tensor) -> None:
         """Raise unless x is a sequence, or a batch of them, of vectors of the size that the weights take."""
         name = type(self).__name__
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: a Tensor was expected, not {type(x).__name__}; there are no packed sequences")
+            raise TypeError(f"{name}: a Tensor or a PackedSequence was expected, not {type(x).__name__}")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             order = "(B, T, C)" if self.batch_first else "(T, B, C)"
             raise ShapeError(f"{name}: {order} or (T, C) with C = {self.input_size} was expected, not {x.shape}")
@@ -177,14 +195,18 @@ class RNN(RNNBase):
         super().__init__(input_size, hidden_size, num_layers, **options)
         self.nonlinearity = nonlinearity
 
-    def step(self, given: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-        """See the class."""
-        total = given + F.linear(state[0], weight, bias)
-        return (F.tanh(total) if self.nonlinearity == "tanh" else F.relu(total),)
+    def layer(
+        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+    ) -> tuple[Tensor, State]:
+        """See RNNBase."""
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        given = F.linear(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
+        y, last = rnn_layer(given, weight_hh, state[0], sizes, reverse, self.nonlinearity == "relu")
+        return y, (last,)
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """See the class."""
-        y, (h,) = self._walk(x, None if hx is None else (hx,))
+        y, (h,) = self._run(x, None if hx is None else (hx,))
         return y, h
 
 
@@ -200,18 +222,17 @@ class GRU(RNNBase):
 
     gates = 3
 
-    def step(self, given: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-        """See the class."""
-        (h,) = state
-        given_r, given_z, given_n = given.chunk(3, -1)
-        kept_r, kept_z, kept_n = F.linear(h, weight, bias).chunk(3, -1)
-        r, z = F.sigmoid(given_r + kept_r), F.sigmoid(given_z + kept_z)
-        n = F.tanh(given_n + r * kept_n)
-        return (n + z * (h - n),)
+    def layer(
+        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+    ) -> tuple[Tensor, State]:
+        """See RNNBase."""
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        y, last = gru_layer(F.linear(x, weight_ih, bias_ih), weight_hh, bias_hh, state[0], sizes, reverse)
+        return y, (last,)
 
-    def forward(self, x: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """See the class."""
-        y, (h,) = self._walk(x, None if hx is None else (hx,))
+        y, (h,) = self._run(x, None if hx is None else (hx,))
         return y, h
 
 
@@ -228,16 +249,18 @@ class LSTM(RNNBase):
     gates = 4
     states = 2
 
-    def step(self, given: Tensor, state: State, weight: Tensor, bias: Tensor | None) -> State:
-        """See the class."""
-        h, c = state
-        i, f, g, o = (given + F.linear(h, weight, bias)).chunk(4, -1)
-        c = F.sigmoid(f) * c + F.sigmoid(i) * F.tanh(g)
-        return F.sigmoid(o) * F.tanh(c), c
+    def layer(
+        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+    ) -> tuple[Tensor, State]:
+        """See RNNBase."""
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        given = F.linear(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
+        y, *last = lstm_layer(given, weight_hh, *state, sizes, reverse)
+        return y, tuple(last)
 
-    def forward(self, x: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Any, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Any, tuple[Tensor, Tensor]]:
         """See the class."""
-        y, (h, c) = self._walk(x, None if hx is None else tuple(hx))
+        y, (h, c) = self._run(x, None if hx is None else tuple(hx))
         return y, (h, c)
 
 
@@ -256,7 +279,7 @@ class _Cell(Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        # The layer has the step and the checks; its parameters, under a cell's names, become this module's own.
+        # The layer has the arithmetic and the checks; its parameters, under a cell's names, become this module's own.
         whole = self.layer(input_size, hidden_size, bias=bias, device=device, dtype=dtype, **options)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
@@ -280,7 +303,10 @@ class _Cell(Module):
         if state is None:
             state = (zeros(shape, dtype=x.dtype, device=x.device),) * whole.states
         whole._check_state(state, shape)
-        return whole.step(F.linear(x, self.weight_ih, self.bias_ih), state, self.weight_hh, self.bias_hh)
+        rows = [part if x.ndim == 2 else unsqueeze(part, 0) for part in (x, *state)]
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        _, state = whole.layer(rows[0], tuple(rows[1:]), weights, (rows[0].shape[0],), False)
+        return state if x.ndim == 2 else tuple(part.squeeze(0) for part in state)
 
     def extra_repr(self) -> str:
         """The module's own settings, for its line in `repr`."""

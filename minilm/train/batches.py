@@ -110,6 +110,49 @@ class ShuffledBlocks:
         return self.validate.random_batch(self.batch_size, seed=seed, step=index)
 
 
+@dataclass
+class Streams:
+    """A corpus cut into B streams that are read side by side, each batch going on where the one before it ended.
+
+        stream b = tokens[b S : (b + 1) S + 1],  S = N // B;    batch k = tokens number k T ... k T + T - 1 of each
+
+    A batch is (B, T) tokens, (B, 2) places and (B, T) targets; a place is the number of the row's stream, and how many
+    of its tokens came before. So a model can carry its state from one batch to the next (`RecurrentLM.loss`). After the
+    last whole block of the streams they begin again, at 0. Validation windows are drawn at random; each begins at 0.
+
+    Attributes:
+        train, validate: windows with stride 1, to learn from and to test on. batch_size: B.
+
+    Errors: DataError for streams shorter than a block.
+    """
+
+    train: CausalBlocks
+    validate: CausalBlocks
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        tokens, T = len(self.train) + self.train.block_size - 1, self.train.block_size
+        self.length = tokens // max(self.batch_size, 1)
+        if self.batch_size < 1 or self.length < T:
+            raise DataError(
+                f"{tokens} tokens to learn from make {self.batch_size} streams of {self.length}, and a block has {T}: "
+                "set a smaller batch_size or model.block_size"
+            )
+
+    def batch(self, step: int) -> Batch:
+        """The next T tokens of every stream."""
+        T, rows = self.train.block_size, np.arange(self.batch_size)
+        before = step % (self.length // T) * T
+        tokens, targets = self.train.gather(rows * self.length + before)
+        return tokens, np.stack([rows, np.full(len(rows), before)], 1), targets
+
+    def validation(self, index: int, seed: int = 0) -> Batch:
+        """B windows of the validation part, the same for every run."""
+        tokens, targets = self.validate.random_batch(self.batch_size, seed=seed, step=index)
+        rows = np.arange(self.batch_size)
+        return tokens, np.stack([rows, np.zeros_like(rows)], 1), targets
+
+
 class Mixture:
     """Several sources mixed: each example of a batch is from one drawn by weight, a function of (seed, step).
 

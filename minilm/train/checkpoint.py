@@ -16,7 +16,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ FOLDER = "checkpoints"
 VERSION = 2
 _NAME = re.compile(r"step-(\d+)(?:\+(\d+))?\.safetensors")
 _MODEL, _OPTIMIZER, _AVERAGE, _GRADIENT = "model.", "optimizer.", "average.", "gradient."
+_CARRIED = "carried"  # the state that a recurrent model goes on with
 
 
 class CheckpointWarning(UserWarning):
@@ -110,6 +111,8 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, int]]:
                 tensors[f"{_OPTIMIZER}{number}.{name}"] = value
             else:
                 counts[f"{number}.{name}"] = value
+    if getattr(trainer.model, "carried", None) is not None:
+        tensors[_CARRIED] = trainer.model.carried
     if trainer.average is not None:
         tensors.update({f"{_AVERAGE}{i}": Tensor(value) for i, value in enumerate(trainer.average.values)})
         counts["average.updates"] = trainer.average.updates
@@ -138,18 +141,18 @@ def _remove_old(place: Path, keep: int, best: int | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_run(folder: str | os.PathLike[str], kind: str | None = None) -> tuple[Any, Tokenizer]:
+def load_run(folder: str | os.PathLike[str], kinds: Collection[str] | None = None) -> tuple[Any, Tokenizer]:
     """The model and tokenizer of a run, ready to use: with the averaged weights, if the run averaged them.
 
     Args:
-        kind: the kind of run (`tasks.py`) that it must be; None for any.
+        kinds: the kinds of runs (`tasks.py`) of which it must be one; None for any.
     Errors: CheckpointError or DataError that names the file that is missing, cut short or does not fit.
     """
     place = run_folder(folder)
     path, tensors, record = newest(place)
     config = config_of(path, record)
-    if kind not in (None, config.task):
-        raise CheckpointError(f"{place}: is a run that trains a {config.task}, and a {kind} is needed")
+    if kinds is not None and config.task not in kinds:
+        raise CheckpointError(f"{place}: is a run of the kind {config.task}; needed is one of {', '.join(kinds)}")
     model = _model(path, config, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
@@ -197,6 +200,8 @@ def restore(trainer: Trainer, path: Path, tensors: dict[str, Tensor], record: di
     except (MinilmError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: where the run stood cannot be read: {error}") from None
     trainer.model.load_state_dict(weights)
+    if hasattr(trainer.model, "carried"):
+        trainer.model.carried = tensors.get(_CARRIED)
     trainer.progress = progress
     if trainer.average is not None:
         trainer.average.values, trainer.average.updates = [t.array for t in average], updates

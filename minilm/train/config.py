@@ -52,6 +52,7 @@ class RunConfig(Config):
 
     TASK: ClassVar[str] = ""
     METRICS: ClassVar[tuple[str, ...]] = ()  # what is measured at evaluations besides the loss, the usual one first
+    TITLE: ClassVar[str] = "a model"  # for people
     VOCABULARY: ClassVar[str] = ""  # which key says how large it is, in place of model.vocab_size
 
     model: Any = None
@@ -160,8 +161,8 @@ def _small_gpt() -> GPTConfig:
 
 
 @dataclass
-class TrainConfig(RunConfig):
-    """A training run of a GPT on a text.
+class TextConfig(RunConfig):
+    """A training run of a language model on a text; a kind of model adds its shape.
 
     Attributes:
         model: the model's shape; its vocab_size follows from the tokenizer.
@@ -170,11 +171,8 @@ class TrainConfig(RunConfig):
         sample_every, sample_length: every so many steps a text of so many tokens; 0 for never.
     """
 
-    TASK: ClassVar[str] = "gpt"
     VOCABULARY: ClassVar[str] = "of a bpe tokenizer set bpe_vocab_size"
 
-    model: GPTConfig = field(default_factory=_small_gpt)
-    task: str = TASK
     tokenizer: str = "char"
     bpe_vocab_size: int = 2048
     sample_every: int = 500
@@ -191,7 +189,23 @@ class TrainConfig(RunConfig):
     @property
     def sequence_length(self) -> int:
         """T, the tokens of an example."""
-        return self.model.block_size
+        return int(self.model.block_size)
+
+    @property
+    def in_streams(self) -> bool:
+        """Whether a batch goes on where the one before it ended, rather than be drawn at random."""
+        return False
+
+
+@dataclass
+class TrainConfig(TextConfig):
+    """A training run of a GPT on a text; `model` is the GPT's shape."""
+
+    TASK: ClassVar[str] = "gpt"
+    TITLE: ClassVar[str] = "a GPT"
+
+    model: GPTConfig = field(default_factory=_small_gpt)
+    task: str = TASK
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from typing import Any
 from minilm.data import CausalBlocks, ShardedTokens, TokenFile, corpora, tokenize_file
 from minilm.data.blocks import split_at
 from minilm.data.tokenfile import write_tokens
-from minilm.errors import DataError
+from minilm.errors import ConfigError, DataError
 from minilm.files import checksum, written_whole
 from minilm.text import BPETokenizer, CharTokenizer, load_tokenizer
 from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME, Tokenizer
-from minilm.train.batches import Data, Mixture, RandomBlocks
-from minilm.train.config import TrainConfig
+from minilm.train.batches import Data, Mixture, RandomBlocks, Streams
+from minilm.train.config import TextConfig
 from minilm.train.observers import Observer, Samples
 
 TOKENS = "tokens.bin"
@@ -60,12 +60,17 @@ class Corpus:
         """How many tokens."""
         return len(self.tokens)
 
-    def data(self, config: TrainConfig) -> Data:
-        """What a Trainer learns from. Errors: those of `blocks`."""
+    def data(self, config: TextConfig) -> Data:
+        """What a Trainer learns from. Errors: those of `blocks` and `Streams`."""
         train, validate = self.blocks(config.model.block_size)
-        return RandomBlocks(train, validate, config.batch_size, config.seed)
+        if not config.in_streams:
+            return RandomBlocks(train, validate, config.batch_size, config.seed)
+        try:
+            return Streams(train, validate, config.batch_size)
+        except DataError as error:
+            raise DataError(f"{self.name}: is too short: {error}") from None
 
-    def completed(self, config: TrainConfig) -> TrainConfig:
+    def completed(self, config: TextConfig) -> TextConfig:
         """The configuration with what follows from the corpus: the model's vocabulary."""
         return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
@@ -103,7 +108,7 @@ class Corpus:
         cls,
         source: str | os.PathLike[str] | Places | None,
         folder: Path,
-        config: TrainConfig,
+        config: TextConfig,
         progress: Callable[[int, int], None] | None = None,
     ) -> Corpus:
         """Learn a tokenizer from a UTF-8 file (None: the Shakespeare that ships) and write its tokens to `folder`.
@@ -133,7 +138,7 @@ class Corpus:
         return cls(tokenizer, tokens, config.train_fraction, "the Shakespeare" if source is None else str(source))
 
     @classmethod
-    def load(cls, folder: Path, config: TrainConfig) -> Corpus:
+    def load(cls, folder: Path, config: TextConfig) -> Corpus:
         """What `prepare` left in `folder`. Errors: DataError if something is missing or does not fit together."""
         if (folder / SHARDS).exists():
             return MixedCorpus.of(_places(folder / SHARDS), config)
@@ -153,7 +158,7 @@ class MixedCorpus(Corpus):
     parts: Sequence[tuple[Corpus, float]] = ()
 
     @classmethod
-    def of(cls, places: Places, config: TrainConfig) -> MixedCorpus:
+    def of(cls, places: Places, config: TextConfig) -> MixedCorpus:
         """The corpus of such folders and their weights.
 
         Errors: DataError for a folder without shards, one of another tokenizer, or a weight that is not above 0.
@@ -177,7 +182,7 @@ class MixedCorpus(Corpus):
         return cls(first.tokenizer, first.tokens, config.train_fraction, name, parts)
 
     @classmethod
-    def of_folders(cls, places: Places, folder: Path, config: TrainConfig) -> MixedCorpus:
+    def of_folders(cls, places: Places, folder: Path, config: TextConfig) -> MixedCorpus:
         """`of`, written down in `folder` for `Corpus.load`; the tokens stay where they are. All are read once."""
         corpus = cls.of(places, config)
         content = [
@@ -192,8 +197,13 @@ class MixedCorpus(Corpus):
     def __len__(self) -> int:
         return sum(map(len, (part for part, _ in self.parts)))
 
-    def data(self, config: TrainConfig) -> Data:
+    def data(self, config: TextConfig) -> Data:
         """Each example is from a folder drawn by weight: a function of the step, so that a run can go on."""
+        if config.in_streams and len(self.parts) > 1:
+            raise ConfigError(
+                "folders that are mixed have no one order in which a state could be carried from batch to batch: "
+                "set carry_state=false, or give one folder"
+            )
         sources = [(part.data(config), weight) for part, weight in self.parts]
         return sources[0][0] if len(sources) == 1 else Mixture(sources, config.seed)
 
@@ -234,7 +244,7 @@ def _places(path: Path) -> Places:
         raise DataError(f"{path}: does not say where the shards are ({error!r})") from None
 
 
-def _learn(chunks: Any, config: TrainConfig) -> Tokenizer:
+def _learn(chunks: Any, config: TextConfig) -> Tokenizer:
     if config.tokenizer == "char":
         return CharTokenizer.train(chunks)
     return BPETokenizer.train(chunks, config.bpe_vocab_size)

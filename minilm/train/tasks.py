@@ -40,6 +40,18 @@ def _gpt() -> Task:
     return Task(TrainConfig, GPT, Corpus)
 
 
+def _neural(name: str) -> Callable[[], Task]:
+    def load() -> Task:
+        from minilm.models.feed_forward import FeedForwardLM
+        from minilm.models.recurrent import RecurrentLM
+        from minilm.train.corpus import Corpus
+        from minilm.train.neural import CONFIGS
+
+        return Task(CONFIGS[name], FeedForwardLM if name == "ffnn" else RecurrentLM, Corpus)
+
+    return load
+
+
 def _bert() -> Task:
     from minilm.train.pretraining import PretrainConfig, PretrainCorpus, new_bert
 
@@ -58,8 +70,11 @@ def _finetuning(name: str) -> Callable[[], Task]:
     return load
 
 
+LANGUAGE_MODELS = ("gpt", "ffnn", "rnn", "lstm", "gru")  # those that write texts
+
 TASKS: dict[str, Callable[[], Task]] = {  # each loads its modules when it is asked for
     "gpt": _gpt,
+    **{name: _neural(name) for name in LANGUAGE_MODELS[1:]},
     "bert": _bert,
     **{name: _finetuning(name) for name in ("classify", "tag", "qa")},
 }

@@ -57,7 +57,7 @@ def test_pretrain_show_resume_and_refuse(call, text, tmp_path):
     assert code == 0
     code, out, err = call("generate", "runs/bert-cats")
     assert (code, out) == (2, "")
-    assert "is a run that trains a bert, and a gpt is needed" in err
+    assert "is a run of the kind bert; needed is one of gpt, ffnn, rnn, lstm, gru" in err
 
 
 def test_mistakes_are_one_line(call, text):
