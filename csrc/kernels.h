@@ -21,6 +21,7 @@
     DO(rms_norm_backward)      \
     DO(sum_rows)               \
     DO(scatter_rows)           \
+    DO(drop_rows)              \
     DO(cross_entropy)          \
     DO(cross_entropy_backward) \
     DO(adamw)                  \

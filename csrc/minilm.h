@@ -161,6 +161,11 @@ typedef struct {
     void (*scatter_rows)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row,
                          const int64_t *index, bool add, void *z);
 
+    /* y = x / (1 - p) where it is kept, else 0; row i draws, as in keep_rows, from the stream first + places[i], or
+     * first + i where there are no `places`:  x (rows, columns), places (rows) -> y (rows, columns) */
+    void (*drop_rows)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, uint64_t key, uint64_t first,
+                      const int64_t *places, double p, void *y);
+
     /* The loss of each row, 0 where it is ignored, and lse = log sum e^x:  scores -> loss (rows), lse (rows) */
     void (*cross_entropy)(const minilm_scores *scores, void *loss, double *lse);
 

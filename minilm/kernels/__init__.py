@@ -37,7 +37,7 @@ _COMPILED = {
         *("softmax", "softmax_backward", "log_softmax", "log_softmax_backward", "sum_rows", "scatter_rows"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("exp", "tanh", "sigmoid", "erf", "gelu", "gelu_backward", "cross_entropy", "cross_entropy_backward"),
-        *("linear_cross_entropy", "adamw", "square_sum", "philox", "keep_rows"),
+        *("linear_cross_entropy", "adamw", "square_sum", "philox", "keep_rows", "drop_rows"),
     ),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),

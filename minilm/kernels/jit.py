@@ -32,6 +32,7 @@ from minilm.kernels.jit_numbers import LANES, row_dot, row_max, row_sum, row_sum
 from minilm.kernels.jit_numbers import exp as exp_of_one
 from minilm.kernels.jit_pointwise import (
     adamw,
+    drop_rows,
     erf,
     exp,
     gelu,
@@ -53,6 +54,7 @@ __all__ = [
     "attention_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "drop_rows",
     "erf",
     "exp",
     "gelu",

@@ -193,6 +193,12 @@ def keep_rows(key: int, first: int, rows: int, columns: int, p: float) -> Array:
     return kept
 
 
+def drop_rows(x: Array, key: int, first: int, p: float, places: Array | None = None) -> Array:
+    """Dropout of rows (N, C), each from a stream of its own, as in the reference."""
+    keep = keep_rows(key, first, len(x) if places is None else int(max(places, default=-1)) + 1, x.shape[1], p)
+    return x * (keep if places is None else keep[places]) * x.dtype.type(0 if p == 1 else 1 / (1 - p))
+
+
 # --- optimisers --------------------------------------------------------------------------------------
 
 

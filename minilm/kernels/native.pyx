@@ -101,6 +101,7 @@ cdef extern from "minilm.h":
                                  const void *, const void *, ptrdiff_t, void *, void *) nogil
         int (*sum_rows)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
         void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, bint, void *) nogil
+        void (*drop_rows)(size_t, size_t, const void *, ptrdiff_t, uint64_t, uint64_t, const int64_t *, double, void *) nogil
         void (*cross_entropy)(const minilm_scores *, void *, double *) nogil
         void (*cross_entropy_backward)(const minilm_scores *, const void *, const double *, void *) nogil
         int (*adamw)(const minilm_adamw *) nogil
