@@ -31,14 +31,15 @@ class Asked:
 _SMALL = (
     "A About After Again Ah Alas All Also Although Am Amen An And Are Art As At Ay Aye Be Because Before Behold "
     "Being Beside Better Both But By Can Chapter Come Could Did Do Does Done Down Each Either Else Enter Even Every "
-    "Exeunt Exit Farewell For Forth From Full Gentle Give Go God Good Great Had Hail Hark Has Hast Hath Have He Hear Hence "
-    "Her Here Him His Ho How Howbeit However I If In Indeed Into Is It Its Know Last Lest Let Like Lo Long Look Lord "
-    "Make Many Marry May Me Methinks More Moreover Most Much Must My Nay Neither Never Nevertheless No None Nor Not "
-    "Nothing Notwithstanding Now O Of Off Oh On Once One Only Or Our Out Over Peace Pray Prithee Re-enter Rather Save "
-    "Say Scene See Set Shall She Should Since Sir Sirs So Some Speak Stand Still Such Surely Take Tell Than That The "
-    "Thee Their Them Then Thence There Therefore These They Thine Think This Those Thou Though Through Thus Thy Till "
-    "To Together Too Two Under Unless Until Unto Up Upon Verily Very Was We Well Were What When Whence Where Wherefore "
-    "Whether Which While Who Whom Whose Why Will Wilt With Within Without Woe Would Yea Yes Yet You Your Act Mr Mrs Dr"
+    "Exeunt Exit Farewell For Forth From Full Gentle Give Go God Good Great Had Hail Hark Has Hast Hath Have He "
+    "Hear Hence Her Here Him His Ho How Howbeit However I If In Indeed Into Is It Its Know Last Lest Let Like Lo "
+    "Long Look Lord Make Many Marry May Me Methinks More Moreover Most Much Must My Nay Neither Never Nevertheless "
+    "No None Nor Not Nothing Notwithstanding Now O Of Off Oh On Once One Only Or Our Out Over Peace Pray Prithee "
+    "Re-enter Rather Save Say Scene See Set Shall She Should Since Sir Sirs So Some Speak Stand Still Such Surely "
+    "Take Tell Than That The Thee Their Them Then Thence There Therefore These They Thine Think This Those Thou "
+    "Though Through Thus Thy Till To Together Too Two Under Unless Until Unto Up Upon Verily Very Was We Well Were "
+    "What When Whence Where Wherefore Whether Which While Who Whom Whose Why Will Wilt With Within Without Woe "
+    "Would Yea Yes Yet You Your Act Mr Mrs Dr"
 )
 _NAME_WORD = rf"\b(?=[A-Z])(?!(?:{'|'.join(_SMALL.split())})\b)[A-Z][a-z]+(?:[-’'][a-zA-Z][a-z]+)*"
 NAME = rf"{_NAME_WORD}(?: {_NAME_WORD})*"
@@ -50,7 +51,10 @@ _SITE = (
     "town|tower|valley|village|wilderness|wood|woods"
 )
 _SOMEWHERE = rf"(?:the (?:{_SITE})\b(?: of {NAME})?|mount {NAME}|{NAME})"
-_NUMBER = r"(?:\w+teen(?:th)?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+tie)th|first|second|third|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|forty)"
+_NUMBER = (
+    r"(?:\w+teen(?:th)?|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+tie)th|first|second|third|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty)"
+)
 _UNIT = r"(?:year|month|day|hour|watch|week|night|morning|evening)"
 _WEEKDAY = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _WHEN = rf"""(?:
@@ -122,7 +126,9 @@ def questions_in(text: str, lexicon: Lexicon) -> list[Asked]:
 
 def _said(text: str, lexicon: Lexicon) -> Iterator[Asked]:
     """ "X said unto Y, Q": who says Q, and to whom. Either may be a pronoun, which is no answer."""
-    pattern = rf"({_SOMEONE}|\w+) (?:said|spake|answered|cried)(?: (?:un)?to ({_SOMEONE}|\w+))?(?:, saying)?, ([^\n:.?!]+)"
+    pattern = (
+        rf"({_SOMEONE}|\w+) (?:said|spake|answered|cried)(?: (?:un)?to ({_SOMEONE}|\w+))?(?:, saying)?, ([^\n:.?!]+)"
+    )
     for match in re.finditer(pattern, text):
         quote = _quoted(match[3])
         if quote is None:
@@ -159,9 +165,7 @@ def _moved(text: str, lexicon: Lexicon) -> Iterator[Asked]:
         if not lexicon.is_place(place) or len(re.findall(rf"\b{re.escape(who)} {verb}\b", text)) > 1:
             continue
         origin = preposition in ("from", "out of")
-        yield Asked(
-            "moved", PLACE, f"{'From where' if origin else 'Where'} did {who} {_MOVES[verb]}?", *match.span(4)
-        )
+        yield Asked("moved", PLACE, f"{'From where' if origin else 'Where'} did {who} {_MOVES[verb]}?", *match.span(4))
 
 
 def _sons(text: str, lexicon: Lexicon) -> Iterator[Asked]:

@@ -12,6 +12,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from minilm.data.question_rules import PERSON, PLACE, TIME, Asked, Lexicon, candidates, questions_in
@@ -37,7 +38,8 @@ class Settings:
     """How questions are made.
 
     Attributes:
-        count: the questions of both parts at most. valid_fraction: the share of the second part, of works and of `count`.
+        count: the questions of both parts at most.
+        valid_fraction: the share of the second part, of `count` and (by the questions found) of the works.
         no_answer: the share of questions without an answer.
         length: the characters of a passage, about. per_passage: how many questions it gets at most.
         seed: the same seed makes the same questions.
@@ -46,7 +48,7 @@ class Settings:
     count: int = 5000
     valid_fraction: float = 0.2
     no_answer: float = 0.2
-    length: int = 450
+    length: int = 350
     per_passage: int = 4
     seed: int = 0
 
@@ -300,9 +302,9 @@ def _nearest(text: str, question: str, spans: Sequence[tuple[int, int]]) -> tupl
     words = [(match[0].lower() in wanted, match.start()) for match in re.finditer(r"\w+", text)]
     if not words:
         return 0, 0
-    size = max(len(wanted), 1)
-    shared = [sum(known for known, _ in words[at : at + size]) for at in range(max(len(words) - size, 0) + 1)]
-    best = max(range(len(shared)), key=shared.__getitem__)
+    size = min(max(len(wanted), 1), len(words))
+    known = list(accumulate((found for found, _ in words), initial=0))  # of the question's words, before each word
+    best = max(range(len(words) - size + 1), key=lambda at: known[at + size] - known[at])
     middle = words[min(best + size // 2, len(words) - 1)][1]
     return min(spans, key=lambda span: abs((span[0] + span[1]) / 2 - middle), default=(0, 0))
 
