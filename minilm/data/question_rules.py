@@ -281,6 +281,10 @@ RULES: tuple[Callable[[str, Lexicon], Iterator[Asked]], ...] = (
     _said, _quotation, _moved, _sons, _begat, _rulers, _when_and_where, _speakers, _stage, _scenes, _persons,
 )  # fmt: skip
 
+NAMES = tuple(
+    sorted("said to|said|moved|kin|begat|ruler|time|place|speaker|answer|enters|leaves|scene|persons".split("|"))
+)  # of the rules, as Asked has them
+
 
 def _quoted(words: str, least: int = 3, most: int = 9, last: bool = False) -> str | None:
     """The first words of a clause, or the last, in quotation marks; None if there are too few."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from minilm.data.question_rules import PERSON, PLACE, TIME, Asked, Lexicon, candidates, questions_in
+from minilm.data.question_rules import NAMES, PERSON, PLACE, TIME, Asked, Lexicon, candidates, questions_in
 from minilm.data.squad import Question
 from minilm.errors import DataError
 
@@ -42,6 +42,7 @@ class Settings:
         valid_fraction: the share of the second part, of `count` and (by the questions found) of the works.
         no_answer: the share of questions without an answer.
         length: the characters of a passage, about. per_passage: how many questions it gets at most.
+        only: the names of the rules that are used, such as "said" or "scene"; all by default.
         seed: the same seed makes the same questions.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     length: int = 350
     per_passage: int = 4
     seed: int = 0
+    only: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Errors: DataError for values that make no sense."""
@@ -61,6 +63,9 @@ class Settings:
             raise DataError(f"valid_fraction must be between 0 and 1, not {self.valid_fraction}")
         if not 0 <= self.no_answer < 1:
             raise DataError(f"no_answer must be from 0 to below 1, not {self.no_answer}")
+        for name in self.only:
+            if name not in NAMES:
+                raise DataError(f"there is no rule {name!r}; there are {', '.join(NAMES)}")
 
 
 def make_questions(
@@ -86,7 +91,8 @@ def make_questions(
     for work in works:
         asked.append([])
         for passage in work:
-            asked[-1].append((passage, questions_in(passage.text, lexicon)))
+            asked_here = questions_in(passage.text, lexicon)
+            asked[-1].append((passage, [a for a in asked_here if not settings.only or a.rule in settings.only]))
             done += 1
             if progress is not None:
                 progress(done, total)
