@@ -281,9 +281,10 @@ RULES: tuple[Callable[[str, Lexicon], Iterator[Asked]], ...] = (
     _said, _quotation, _moved, _sons, _begat, _rulers, _when_and_where, _speakers, _stage, _scenes, _persons,
 )  # fmt: skip
 
-NAMES = tuple(
-    sorted("said to|said|moved|kin|begat|ruler|time|place|speaker|answer|enters|leaves|scene|persons".split("|"))
-)  # of the rules, as Asked has them
+NAMES = (
+    "answer", "begat", "enters", "kin", "leaves", "moved", "persons", "place", "ruler", "said", "said to", "scene",
+    "speaker", "time",
+)  # fmt: skip
 
 
 def _quoted(words: str, least: int = 3, most: int = 9, last: bool = False) -> str | None:
