@@ -47,14 +47,9 @@ print("\n3. A model with two scores for each token: that the answer begins here,
 small = len(sys.argv) == 1
 if small:
     tokenizer = BertTokenizer.train([f"{q.question} {q.context}" for q in train], vocab_size=1500)
-    shape = {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-        "hidden_dropout_prob": 0.0,
-    }
-    model = BertForQuestionAnswering(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=192, **shape))
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    config = BertConfig(len(tokenizer), max_position_embeddings=192, hidden_dropout_prob=0.0, **shape)
+    model = BertForQuestionAnswering(config)
 else:
     tokenizer = BertTokenizer.from_pretrained(sys.argv[1])
     model = BertForQuestionAnswering.from_pretrained(sys.argv[1])
