@@ -42,7 +42,7 @@ def asked(text: str, more: str = "") -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("text", "question", "answer"),
     [
-        ("And Moses said unto Aaron, Take a pot, and put manna in it.", 'Who says "Take a pot, and put manna in it"?', "Moses"),
+        ("And Moses said unto Aaron, Take a pot, and go.", 'Who says "Take a pot, and go"?', "Moses"),
         ("And Moses said unto Aaron, Take a pot.", 'To whom is it said "Take a pot"?', "Aaron"),
         ("And he said unto Naomi, Let me go now. Ruth wept.", 'To whom is it said "Let me go now"?', "Naomi"),
         ("And the LORD said unto Noah, Come thou into the ark.", 'Who says "Come thou into the ark"?', "the LORD"),
@@ -58,10 +58,13 @@ def asked(text: str, more: str = "") -> set[tuple[str, str]]:
         ("Ahab king of Israel met Asa king of Judah.", "Who was king of Israel?", "Ahab"),
         ("On the seventh day the waters came upon the earth. They rested in the tenth month.",
          'When was it: "the waters came upon the earth"?', "On the seventh day"),
-        ("I shall see thee here on Wednesday next. Stay till supper.", 'When was it: "I shall see thee here"?', "on Wednesday next"),
-        ("We walked by the river in the garden. She waited at the gate.", 'Where was it: "We walked by the river"?', "the garden"),
+        ("I shall see thee here on Wednesday next. Stay till supper.",
+         'When was it: "I shall see thee here"?', "on Wednesday next"),
+        ("We walked by the river in the garden. She waited at the gate.",
+         'Where was it: "We walked by the river"?', "the garden"),
         ("HAL.\nMy purse is gone tonight.\n\nPOINS.\nThou liest.", 'Who says "My purse is gone tonight"?', "HAL"),
-        ("HAL.\nMy purse is gone tonight.\n\nPOINS.\nThou liest.", 'Who answers when HAL says "My purse is gone tonight"?', "POINS"),
+        ("HAL.\nMy purse is gone tonight.\n\nPOINS.\nThou liest.",
+         'Who answers when HAL says "My purse is gone tonight"?', "POINS"),
         ("HAL.\nWho comes there?\n\n[Enter Poins.]", 'Who enters after "Who comes there"?', "Poins"),
         ("HAL.\nI must be gone.\n\n[Exit.]\n\nPOINS.\nStay.", 'Who leaves after "I must be gone"?', "HAL"),
         ("HAL.\nFare you well.\n\n[Exit Poins.]", 'Who leaves after "Fare you well"?', "Poins"),
@@ -178,8 +181,10 @@ def test_only_some_rules() -> None:
 
 
 def test_works_are_found() -> None:
-    works = passages("\n\nA TALE\n\nby Jane Doe\n\n" + "Anna met Otto in Rome. " * 9 + "\n[Exit.]OTTO\n\nby Bo Li\n\n" + "x. " * 99, 60)  # fmt: skip
+    one, two = "Anna met Otto in Rome. " * 9, "Ida met Max. " * 30
+    works = passages(f"\n\nA TALE\n\nby Jane Doe\n\n{one}\n[Exit.]OTTO\n\nby Bo Li\n\n{two}", 60)
     assert [{p.title for p in work} for work in works] == [{"A Tale"}, {"Otto"}]
+    assert "OTTO" not in works[0][-1].text
     plain = passages("Anna met Otto in Rome today.\n" * 400, 60)
     assert [work[0].title for work in plain][:2] == ["part 1", "part 2"]
     assert len(plain[0]) == 20
@@ -210,15 +215,15 @@ def test_settings_that_make_no_sense(changed: dict[str, Any], why: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "hello", "no names here. " * 500, "Anna the son of Otto, Ida the son of Max."])
 def test_a_text_that_gives_nothing(text: str) -> None:
-    with pytest.raises(
-        DataError, match=r"passages in \d+ works the rules make questions on \d+ to learn from and 0|both"
-    ):
+    with pytest.raises(DataError, match=r"of \d+ passages in \d+ works .* both parts need some"):
         make_questions(text)
 
 
-PIECES = ["Anna", "Otto", "the LORD", "said unto", "said", "went to", "Rome", "in", "the seventh day", "begat", "ANNA.\n",
-          "[Enter", "[Exit.]", "Otto.]", "SCENE II. ", "\n\n", "\n", ". ", ", ", '"', "“", "”", "ß", "İ", "\u2028", "\u00a0",
-          "by Jane Doe", "the son of", "king of", "😀", "e\u0301"]  # fmt: skip
+PIECES = [
+    *("Anna", "Otto", "the LORD", "said unto", "said", "went to", "Rome", "in", "the seventh day", "begat", "ANNA.\n"),
+    *("[Enter", "[Exit.]", "Otto.]", "SCENE II. ", "\n\n", "\n", ". ", ", ", '"', "“", "”", "ß", "İ", "\u2028"),
+    *("\u00a0", "by Jane Doe", "the son of", "king of", "\U0001f600", "e\u0301"),
+]
 
 
 @settings(deadline=None)
