@@ -141,11 +141,13 @@ def _works(text: str) -> Iterator[tuple[str, int, int]]:
     if not authors:
         yield "", 0, len(text)
         return
-    lines = [text[: match.start()].rstrip().rsplit("\n", 1)[-1] for match in authors]
-    for number, match in enumerate(authors):
-        following = authors[number + 1].start() - len(lines[number + 1]) if number + 1 < len(authors) else len(text)
-        title = re.sub(r".*[\]}.]|^THE END", "", lines[number]).strip()
-        yield title.title() or f"work {number + 1}", match.end(), following
+    begins, titles = [], []
+    for match in authors:
+        head = text[max(match.start() - 500, 0) : match.start()]  # no title is longer
+        titles.append(re.sub(r".*[\]}.]|^THE END", "", head.rstrip().rsplit("\n", 1)[-1]).strip())
+        begins.append(match.start() - len(head) + len(head.rstrip()) - len(titles[-1]))
+    for number, (match, title, end) in enumerate(zip(authors, titles, [*begins[1:], len(text)]), 1):
+        yield title.title() or f"work {number}", match.end(), max(end, match.end())
 
 
 def _spans(text: str, start: int, end: int, length: int) -> Iterator[tuple[int, int]]:
