@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from string import capwords
 from typing import Any
 
 from minilm.data.question_rules import NAMES, PERSON, PLACE, TIME, Asked, Lexicon, candidates, questions_in
@@ -147,7 +148,7 @@ def _works(text: str) -> Iterator[tuple[str, int, int]]:
         titles.append(re.sub(r".*[\]}.]|^THE END", "", head.rstrip().rsplit("\n", 1)[-1]).strip())
         begins.append(match.start() - len(head) + len(head.rstrip()) - len(titles[-1]))
     for number, (match, title, end) in enumerate(zip(authors, titles, [*begins[1:], len(text)]), 1):
-        yield title.title() or f"work {number}", match.end(), max(end, match.end())
+        yield capwords(title) or f"work {number}", match.end(), max(end, match.end())
 
 
 def _spans(text: str, start: int, end: int, length: int) -> Iterator[tuple[int, int]]:
