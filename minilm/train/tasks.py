@@ -41,7 +41,8 @@ def _gpt() -> Task:
 
 
 def _bert() -> Task:
-    from minilm.train.pretraining import PretrainConfig, PretrainCorpus, new_bert
+    from minilm.train.bert_start import new_bert
+    from minilm.train.pretraining import PretrainConfig, PretrainCorpus
 
     return Task(PretrainConfig, new_bert, PretrainCorpus)
 
