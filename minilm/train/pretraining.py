@@ -91,10 +91,10 @@ class PretrainConfig(RunConfig):
     short_probability: float = 0.1
     split_documents: bool = True
     batch_size: int = 16
-    steps: int = 6000
-    learning_rate: float = 5e-4
+    steps: int = 2500
+    learning_rate: float = 1e-3
     min_learning_rate: float = 1e-5
-    warmup_steps: int = 300
+    warmup_steps: int = 150
     beta2: float = 0.98
     weight_decay: float = 0.01
     precision: str = "bf16"
