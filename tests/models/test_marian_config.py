@@ -18,6 +18,7 @@ MARIAN = {
     ("settings", "words"),
     [
         ({"d_model": 21}, "d_model must be a multiple of encoder_attention_heads"),
+        ({"decoder_layers": 0}, "decoder_layers must be at least 1"),
         ({"decoder_attention_heads": 0}, "decoder_attention_heads must be at least 1"),
         ({"activation_function": "tanh"}, "activation_function must be one of"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
