@@ -37,6 +37,7 @@ _COMPILED = {
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("exp", "tanh", "sigmoid", "erf", "gelu", "gelu_backward", "cross_entropy", "cross_entropy_backward"),
         *("linear_cross_entropy", "adamw", "square_sum", "philox", "keep_rows"),
+        *("rnn_layer", "rnn_layer_backward", "lstm_layer", "lstm_layer_backward", "gru_layer", "gru_layer_backward"),
     ),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
@@ -44,6 +45,7 @@ _COMPILED = {
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("cross_entropy", "cross_entropy_backward", "linear_cross_entropy", "scatter_rows"),
         *("attention", "attention_backward", "philox", "keep_rows", "adamw", "square_sum"),
+        *("lstm_layer", "lstm_layer_backward", "gru_layer", "gru_layer_backward"),
     ),
 }
 

@@ -37,6 +37,7 @@ from minilm.kernels.jit_pointwise import (
     sigmoid,
     square_sum,
 )
+from minilm.kernels.jit_recurrent import gru_layer, gru_layer_backward, lstm_layer, lstm_layer_backward
 
 Array = Any
 
@@ -52,11 +53,15 @@ __all__ = [
     "exp",
     "gelu",
     "gelu_backward",
+    "gru_layer",
+    "gru_layer_backward",
     "keep_rows",
     "layer_norm",
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_gelu",
+    "lstm_layer",
+    "lstm_layer_backward",
     "philox",
     "rms_norm",
     "rms_norm_backward",
