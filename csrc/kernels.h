@@ -13,6 +13,8 @@
     DO(softmax_backward)       \
     DO(attention)              \
     DO(attention_backward)     \
+    DO(recurrent)              \
+    DO(recurrent_backward)     \
     DO(log_softmax)            \
     DO(log_softmax_backward)   \
     DO(layer_norm)             \

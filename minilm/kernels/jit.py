@@ -43,6 +43,7 @@ from minilm.kernels.jit_pointwise import (
     sigmoid,
     square_sum,
 )
+from minilm.kernels.jit_recurrent import gru_layer, gru_layer_backward, lstm_layer, lstm_layer_backward
 
 Array = Any
 
@@ -59,11 +60,15 @@ __all__ = [
     "exp",
     "gelu",
     "gelu_backward",
+    "gru_layer",
+    "gru_layer_backward",
     "keep_rows",
     "layer_norm",
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_gelu",
+    "lstm_layer",
+    "lstm_layer_backward",
     "packed_attention",
     "packed_attention_backward",
     "philox",

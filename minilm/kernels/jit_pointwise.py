@@ -24,6 +24,7 @@ from minilm.kernels.jit_numbers import (
 )
 from minilm.kernels.jit_numbers import erf as erf_of_one
 from minilm.kernels.jit_numbers import exp as exp_of_one
+from minilm.kernels.jit_numbers import sigmoid as sigmoid_of_one
 
 Array = Any
 
@@ -47,10 +48,8 @@ def _exp(first: int, end: int, x: Array, y: Array) -> None:
 def _sigmoid(first: int, end: int, x: Array, y: Array) -> None:
     part = slice(first * BLOCK, end * BLOCK)
     x, y = x[part], y[part]
-    real = x.dtype.type
     for i in range(x.size):
-        e = exp_of_one(-np.abs(x[i]))
-        y[i] = (real(1) if x[i] >= real(0) else e) / (real(1) + e)
+        y[i] = sigmoid_of_one(x[i])
 
 
 @compiled(lambda t: (t[::1], t[::1]))
