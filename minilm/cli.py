@@ -24,6 +24,7 @@ from rich.console import Console
 
 from minilm.commands.embed import embed
 from minilm.commands.finetune import finetune
+from minilm.commands.ladder import ladder
 from minilm.commands.ngram import ngram
 from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
@@ -221,6 +222,7 @@ def generate(
 
 app.command()(embed)
 app.command()(ngram)
+app.command()(ladder)
 
 
 @app.command()

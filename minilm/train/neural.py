@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from minilm.models.feed_forward import FeedForwardConfig
 from minilm.models.recurrent import RecurrentConfig
-from minilm.train.config import RunConfig, TextConfig
+from minilm.train.config import TextConfig
 
 
 def _small_feed_forward() -> FeedForwardConfig:
@@ -99,6 +99,6 @@ class GRUTrainConfig(RecurrentTrainConfig):
     task: str = TASK
 
 
-CONFIGS: dict[str, type[RunConfig]] = {
+CONFIGS: dict[str, type[TextConfig]] = {
     config.TASK: config for config in (FeedForwardTrainConfig, RNNTrainConfig, LSTMTrainConfig, GRUTrainConfig)
 }

@@ -52,7 +52,7 @@ def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Pat
         raise ConfigError(f"{path}: a picture's name ends in .png or .svg")
     if x not in AXES:
         raise ConfigError(f"the axis is one of {', '.join(AXES)}, not {x}")
-    curves = [(folder, _curve(folder)) for folder in folders]
+    curves = [(folder, curve(folder)) for folder in folders]
     try:
         import matplotlib
     except ImportError:
@@ -80,7 +80,7 @@ def draw_comparison(folders: Sequence[Path], path: Path, x: str = "step") -> Pat
     return path
 
 
-def _curve(folder: Path) -> list[dict[str, Any]]:
+def curve(folder: Path) -> list[dict[str, Any]]:
     """A run's log lines, with the seconds of its timing. Errors: CheckpointError for a folder without a log."""
     lines, timing = read_log(folder / LOG), {line["step"]: line for line in read_log(folder / TIMING)}
     if not lines:
