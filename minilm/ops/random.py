@@ -63,7 +63,7 @@ class DropRows(Primitive, shapes="(N, C) -> (N, C)", dtypes="float", method=Fals
         return DropRows.apply(dz, *ctx.drawn)
 
     def torch(torch, x, key, first, p, places=None):
-        one = np.ones(tuple(x.shape), np.float64)
+        one, places = np.ones(tuple(x.shape)), None if places is None else np.asarray(places)
         return x * torch.from_numpy(kernels.drop_rows(one, key, first, p, places)).to(x.dtype)
 
 
