@@ -130,7 +130,8 @@ class Twin(Side):
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.schedule(self.done)
         self.optimizer.zero_grad()
-        loss = self.loss(self, batch)
+        with self.autocast():  # anew in each step: it keeps the weights that it has converted as long as it lasts
+            loss = self.loss(self, batch)
         loss.backward()
         self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip or math.inf)
         self.optimizer.step()
@@ -147,9 +148,9 @@ class Twin(Side):
         return self.model(**dict(zip(given, self.tensors(tensor.array for tensor in given.values()))))
 
     def ready(self) -> Any:
-        """With products in bfloat16 where ours are."""
+        """Nothing but its training mode; products are in bfloat16 where ours are, see `step`."""
         self.model.train()
-        return self.autocast()
+        return contextlib.nullcontext()
 
     def autocast(self) -> Any:
         """Within, products of matrices are in bfloat16 if the configuration says so."""
