@@ -125,4 +125,4 @@ written = "".join(generate_text(model, tokenizer, "ROMEO:", 120, temperature=0.8
 again = "".join(generate_text(model, tokenizer, "ROMEO:", 120, temperature=0.8, seed=1, use_cache=False))
 assert written == again
 for line in ("ROMEO:" + written).splitlines():
-    print(f"   | {line}")
+    print(f"   | {line[:90]}")

@@ -30,6 +30,16 @@ DTYPES = ("float32", "float64")
 # rows of C columns. Those of the reference that are not in C yet wait here for it.
 
 
+def _cut(N):
+    """Where two sequences of N rows in all begin, and the longest length."""
+    return np.array([0, N // 3, N]), N
+
+
+def _attended_packed(real, N, C):
+    shapes = [(2, N, C), (2, N, 5), (2, N, 5), (2, N, C), (2, N, C), (2, N)]  # dy, q, k, v, y, lse
+    return (*(real(*shape) for shape in shapes), *_cut(N), True, 0.4)
+
+
 def _attended(real, N, C):
     q, k, v, settings = real(2, N, C), real(2, N, C), real(2, N, 5), (None, None, True, 0.4)
     return (real(2, N, 5), q, k, v, *reference.attention(q, k, v, *settings), *settings)
@@ -74,6 +84,10 @@ CASES = [
     ("attention", lambda real, whole, N, C: (real(N, C), real(3, 7, C), real(7, 5), real(N, 7), None, False, 0.4)),
     ("attention", lambda real, whole, N, C: (real(N, C), real(7, C), real(7, 5), None, None, False, 0.4, 0.3, 5)),
     ("attention_backward", lambda real, whole, N, C: _attended(real, N, C)),
+    ("packed_attention", lambda real, whole, N, C: (real(2, N, 5), real(2, N, 5), real(2, N, C), *_cut(N), True, 0.4)),
+    ("packed_attention_backward", lambda real, whole, N, C: _attended_packed(real, N, C)),
+    ("drop_rows", lambda real, whole, N, C: (real(N, C), 3, 5, 0.3)),
+    ("drop_rows", lambda real, whole, N, C: (real(N, C), 3, 5, 0.3, whole(11, N))),
     ("log_softmax", lambda real, whole, N, C: (real(3, N, C),)),
     ("log_softmax_backward", lambda real, whole, N, C: (real(N, C), real(N, C))),
     ("gelu", lambda real, whole, N, C: (real(N, C),)),

@@ -440,7 +440,9 @@ def test_every_instruction_set_computes(native):
     here = os.path.dirname(__file__)
     names = ("rows", "pointwise", "optimizer", "epilogues", "attention")
     files = [os.path.join(here, f"test_native_{name}.py") for name in names]
+    files += [os.path.join(here, f"test_{name}.py") for name in ("packed_attention", "philox")]
     tests = "test_values or test_bits or test_a_row or accurate or adamw or square_sum or philox or keep or linear"
+    tests += " or rows_drop"
     code = f"""
 import sys, pytest
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *{files!r}, "-k", {tests!r}]))
@@ -454,5 +456,7 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *{files!r}, "-k", {t
 
 def test_these_are_the_kernels_that_the_table_serves(native):
     elsewhere = {"matmul", "linear", "linear_gelu", "linear_cross_entropy", "attention", "attention_backward"}
-    elsewhere |= {"adamw", "square_sum", "philox", "keep_rows"}
+    elsewhere |= {"adamw", "square_sum", "philox", "keep_rows", "drop_rows"}
+    elsewhere |= {"packed_attention", "packed_attention_backward"}
+    elsewhere |= {f"{cell}_layer{way}" for cell in ("rnn", "lstm", "gru") for way in ("", "_backward")}
     assert {name for name, _ in CALLS.values()} == set(kernels._COMPILED["native"]) - elsewhere
