@@ -9,6 +9,7 @@ tokens, with as much before them as it can see.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -27,8 +28,9 @@ from minilm.models.ngram_counts import ORDERS, NGramCounts
 from minilm.modes import no_grad
 from minilm.ops.loss import cross_entropy
 from minilm.tensor import Tensor
-from minilm.train.config import TextConfig, TrainConfig
-from minilm.train.corpus import Corpus
+from minilm.text.tokenizer import FILE_NAME as TOKENIZER
+from minilm.train.config import RunConfig, TextConfig, TrainConfig
+from minilm.train.corpus import TOKENS, Corpus
 from minilm.train.neural import CONFIGS as NEURAL
 from minilm.train.observers import LogFile, Observer
 from minilm.train.run import new_run
@@ -159,7 +161,7 @@ def sized(config: TextConfig, budget: int, vocab_size: int) -> TextConfig:
     return of_width(least)
 
 
-def _count(config: TextConfig) -> int:
+def _count(config: RunConfig) -> int:
     return sum(parameter.numel() for parameter in task(config.task).model(config.model).parameters())
 
 
@@ -173,14 +175,14 @@ def longest_order(ids: Array, vocab_size: int, budget: int) -> int:
     return max([order for order, count in zip(ORDERS, numbers) if count <= budget], default=1)
 
 
-def shape(config: TextConfig) -> str:
+def shape(config: RunConfig) -> str:
     """A network's shape in a few words."""
     model = config.model
     if config.task == "ffnn":
         return f"{model.context} tokens, {model.n_embd} to {model.n_hidden}"
     if config.task == "gpt":
         return f"{model.n_layer} layers of {model.n_embd}, {model.n_head} heads"
-    return f"{model.n_layer} layer of {model.n_hidden}"
+    return f"{model.n_layer} layer{'s' if model.n_layer > 1 else ''} of {model.n_hidden}"
 
 
 # --- the same question for all -------------------------------------------------------------------------
@@ -274,11 +276,7 @@ def climb(
     for kind in kinds:
         if kind not in RUNGS:
             raise ConfigError(f"the models are {', '.join(RUNGS)}, not {kind}")
-    folder.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus.prepare(source, folder, config.run("gpt"))
-    held = HeldOut.of(corpus, config.held_out)
-    V = corpus.tokenizer.vocab_size
-    runs = {kind: sized(config.run(kind), config.parameters, V) for kind in kinds if kind != NGRAM}
+    corpus, held, runs = _prepared(source, folder, config, kinds)
     found = []
     for kind in kinds:
         if kind == NGRAM:
@@ -288,6 +286,26 @@ def climb(
         say(f"{rung.title}: {rung.bits_per_character:.3f} bits per character, perplexity {rung.perplexity:.3f}")
         found.append(rung)
     return found, held.first
+
+
+def _prepared(
+    source: str | os.PathLike[str] | None, folder: Path, config: LadderConfig, kinds: Sequence[str]
+) -> tuple[Corpus, HeldOut, dict[str, TextConfig]]:
+    """The corpus, its held-out tokens and the networks' runs. When it fails, nothing is left of it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        corpus = Corpus.prepare(source, folder, config.run("gpt"))
+        held, V = HeldOut.of(corpus, config.held_out), corpus.tokenizer.vocab_size
+        return corpus, held, {kind: sized(config.run(kind), config.parameters, V) for kind in kinds if kind != NGRAM}
+    except BaseException:
+        for name in (TOKENS, TOKENIZER):
+            with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
+                (folder / name).unlink()
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _ngram(corpus: Corpus, held: HeldOut, config: LadderConfig) -> Rung:
