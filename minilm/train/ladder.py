@@ -43,16 +43,16 @@ NGRAM = "ngram"
 RUNGS = (NGRAM, "ffnn", "rnn", "lstm", "gru", "gpt")  # from the oldest to the newest
 TITLES = {NGRAM: "n-gram", "ffnn": "feed-forward", "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "gpt": "GPT"}
 
-# What each network has beside its width, which the budget decides, and the learning rate that served it best.
+# What each network has beside its width, which the budget decides, and its learning rate.
 NETWORKS: dict[str, dict[str, Any]] = {
     "ffnn": {"model.context": 8, "model.n_embd": 32, "learning_rate": 2e-3},
     "rnn": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 2e-3},
-    "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
+    "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 8e-3},
     "gru": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
-    "gpt": {"model.n_layer": 4, "model.n_head": 4, "model.bias": False, "learning_rate": 3e-3},
+    "gpt": {"model.n_layer": 3, "model.n_head": 4, "model.bias": False, "learning_rate": 6e-3},
 }
 WIDTH = {"ffnn": "n_hidden", "gpt": "n_embd"}  # of the others n_hidden
-UNIT = 8  # widths are multiples of it, which vectors and heads like
+UNIT = 4  # widths are multiples of it, so that there may be as many heads
 
 
 @dataclass
@@ -71,12 +71,12 @@ class LadderConfig(Config):
         seed: of the initial values and the batches.
     """
 
-    parameters: int = 540_000
+    parameters: int = 160_000
     seconds: float = 90.0
     steps: int = 0
     batch_size: int = 32
     block_size: int = 64
-    precision: str = "float32"
+    precision: str = "bf16"
     tokenizer: str = "char"
     bpe_vocab_size: int = 2048
     train_fraction: float = 0.9
@@ -140,7 +140,7 @@ class Rung:
 
 
 def sized(config: TextConfig, budget: int, vocab_size: int) -> TextConfig:
-    """The run with the widest model that has at most `budget` parameters. Errors: ConfigError if even 8 is too wide."""
+    """The run with the widest model that has at most `budget` parameters. Errors: ConfigError if even 4 is too wide."""
     name = WIDTH.get(config.task, "n_hidden")
 
     def of_width(units: int) -> TextConfig:

@@ -43,17 +43,17 @@ def test_each_network_is_as_wide_as_the_budget_allows(kind, budget):
         return sum(p.numel() for p in task(kind).model(run.model).parameters())
 
     name = {"ffnn": "n_hidden", "gpt": "n_embd"}.get(kind, "n_hidden")
-    wider = run.from_dict({**run.to_dict(), "model": {**run.model.to_dict(), name: getattr(run.model, name) + 8}})
+    wider = run.from_dict({**run.to_dict(), "model": {**run.model.to_dict(), name: getattr(run.model, name) + 4}})
     assert count(run) <= budget < count(wider)
     assert count(run) > 0.6 * budget
 
 
-def test_the_default_budget_is_used_by_all_networks_to_three_per_cent():
+def test_the_default_budget_is_used_by_all_networks_to_five_per_cent():
     config = LadderConfig()
     for kind in NETWORKS:
         run = sized(config.run(kind), config.parameters, 84)
         count = sum(p.numel() for p in task(kind).model(run.model).parameters())
-        assert 0.97 * config.parameters < count <= config.parameters, kind
+        assert 0.95 * config.parameters < count <= config.parameters, kind
 
 
 def test_a_budget_that_is_too_small_is_refused():
