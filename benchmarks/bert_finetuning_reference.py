@@ -30,6 +30,10 @@ from minilm.train.tasks import task
 RECIPES = {
     "classify": {"max_length": 64, "batch_size": 32, "epochs": 2, "train_fraction": 0.8, "grad_clip": 0.0},
     "tag": {"max_length": 128, "batch_size": 16, "epochs": 3, "train_fraction": 0.8},
+    "qa": {
+        **{"max_length": 160, "stride": 40, "batch_size": 8, "epochs": 2},
+        **{"learning_rate": 1.5e-4, "warmup_steps": 30, "metric": "exact"},
+    },
 }
 
 

@@ -181,19 +181,28 @@ static size_t keys_in_sight(const minilm_attention *x, size_t query) {
     return x->causal ? smaller(x->keys, query + QUERIES) : x->keys;
 }
 
-/* Multiply by what dropout does: 0, or 1 / (1 - p). Each query draws from a stream of its own (keep_rows). */
-static void drop(const head *h, size_t query, size_t queries, size_t key, size_t keys, real *weights) {
+enum { AT_ONCE = (int)QUERIES < (int)AT_A_TIME ? (int)QUERIES : (int)AT_A_TIME }; /* queries that draw */
+
+/* Multiply by what dropout does: 0, or 1 / (1 - p). Each query draws from a stream of its own (keep_rows): several at
+ * once, which lie side by side, four keys with each counter. */
+static void drop(const head *h, size_t query, size_t key, size_t keys, real *weights) {
     const minilm_attention *x = h->x;
     real kept = x->p < 1 ? (real)(1 / (1 - x->p)) : 0;
-    for (size_t j = 0; j < queries; j++) {
-        uint32_t drawn[4 * AT_A_TIME]; /* more than KEYS; a tile begins with a new counter */
-        philox(x->key, h->row + query + j, key / 4, drawn);
-        for (size_t i = 0; i < keys; i++)
-            weights[i * QUERIES + j] *= philox_uniform(drawn[i]) >= (float)x->p ? kept : 0;
-    }
+    float p = (float)x->p;
+    for (size_t i = 0; i < keys; i += 4)
+        for (size_t j = 0; j < QUERIES; j += AT_ONCE) {
+            uint32_t drawn[4][AT_A_TIME];
+            philox_across(x->key, h->row + query + j, (key + i) / 4, drawn);
+            for (size_t word = 0; word < smaller(4, keys - i); word++) {
+                real *w = weights + (i + word) * QUERIES + j;
+                for (size_t lane = 0; lane < AT_ONCE; lane++)
+                    w[lane] *= (real)(philox_uniform(drawn[word][lane]) >= p) * kept;
+            }
+        }
 }
 
-_Static_assert(KEYS % 4 == 0 && KEYS <= 4 * AT_A_TIME, "a tile's numbers are those of whole counters, drawn at once");
+_Static_assert(KEYS % 4 == 0, "a tile begins with a new counter");
+_Static_assert(QUERIES % AT_ONCE == 0, "a tile is whole groups of queries");
 
 /* --- forward ------------------------------------------------------------------------------------------------- */
 
@@ -228,7 +237,7 @@ static void forward_tile(head *h, size_t query) {
         size_t keys = smaller(KEYS, sight - key);
         tile_scores(h, query, queries, key, keys);
         weigh(keys, h->scores, largest, total, shrink);
-        if (x->p > 0) drop(h, query, queries, key, keys, h->scores);
+        if (x->p > 0) drop(h, query, key, keys, h->scores);
         for (size_t e = 0; key && e < E; e++)
             for (int v = 0; v < TILE_VECS; v++) {
                 real *y = h->sum + e * QUERIES + v * LANES;
@@ -249,8 +258,7 @@ static void forward_tile(head *h, size_t query) {
 /* --- backward ------------------------------------------------------------------------------------------------ */
 
 /* From the scores S and dP:  scores = o P, slopes = dS = P (o dP - a), o: what dropout multiplies by. */
-static void slopes_of(const head *h, size_t query, size_t queries, size_t key, size_t keys, const real *lse,
-                      const real *along) {
+static void slopes_of(const head *h, size_t query, size_t key, size_t keys, const real *lse, const real *along) {
     for (size_t i = 0; i < keys; i++)
         for (int v = 0; v < TILE_VECS; v++) {
             real *s = h->scores + i * QUERIES + v * LANES;
@@ -259,7 +267,7 @@ static void slopes_of(const head *h, size_t query, size_t queries, size_t key, s
     real kept[KEYS * QUERIES];
     if (h->x->p > 0) {
         for (size_t i = 0; i < keys * QUERIES; i++) kept[i] = 1;
-        drop(h, query, queries, key, keys, kept);
+        drop(h, query, key, keys, kept);
     }
     for (size_t i = 0; i < keys * QUERIES; i += LANES) {
         vec p = vec_load(h->scores + i), dp = vec_load(h->slopes + i), a = vec_load(along + i % QUERIES);
@@ -296,7 +304,7 @@ static void backward_tile(head *h, size_t query) {
         size_t keys = smaller(KEYS, sight - key);
         tile_scores(h, query, queries, key, keys);
         scores_of(key, keys, x->keys, E, h->v_panels, h->dy_columns, h->slopes);
-        slopes_of(h, query, queries, key, keys, lse, along);
+        slopes_of(h, query, key, keys, lse, along);
         add_to_keys(keys, E, h->scores, h->dy_rows, h->dv + (ptrdiff_t)key * x->dv.row, x->dv.row);
         add_to_keys(keys, D, h->slopes, h->q_rows, h->dk + (ptrdiff_t)key * x->dk.row, x->dk.row);
         add_product(queries, D, keys, h->slopes, QUERIES, h->k_rows + key * filled(D), (ptrdiff_t)filled(D), h->sum,

@@ -13,6 +13,8 @@
     DO(softmax_backward)       \
     DO(attention)              \
     DO(attention_backward)     \
+    DO(recurrent)              \
+    DO(recurrent_backward)     \
     DO(log_softmax)            \
     DO(log_softmax_backward)   \
     DO(layer_norm)             \
@@ -21,6 +23,7 @@
     DO(rms_norm_backward)      \
     DO(sum_rows)               \
     DO(scatter_rows)           \
+    DO(drop_rows)              \
     DO(cross_entropy)          \
     DO(cross_entropy_backward) \
     DO(adamw)                  \

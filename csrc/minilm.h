@@ -73,6 +73,29 @@ typedef struct {
     void *dbias;                      /* (batch..., T, S), zeros before; NULL: not wanted */
 } minilm_attention;
 
+/* The cell of a recurrent layer. */
+typedef enum { MINILM_RNN_TANH, MINILM_RNN_RELU, MINILM_LSTM, MINILM_GRU } minilm_cell;
+
+/* One recurrent layer in one direction, over all times and back: B sequences, the longest first, H channels, G gates,
+ * N rows, those of the first time, then of the sequences that are there at the second, and so on.
+ *
+ *     given (N, G H), weight (G H, H), h, c (B, H) -> y (N, H), h, c, and for the backward gates (N, G H), cells (N, H)
+ *     dy (N, H), and all of these -> dgiven, dheld (N, G H), h, c
+ *
+ * Every matrix has its rows one behind the other. What a cell has not is NULL. */
+typedef struct {
+    minilm_cell cell;
+    size_t times, batch, hidden;  /* T, B, H */
+    const int64_t *sizes, *first; /* (T): sequences at each time, never more than before, and their first row */
+    bool reverse;                 /* walk from the last time to the first */
+    const void *given, *weight, *bias;  /* bias: GRU, or NULL */
+    const void *first_h, *first_c, *dy; /* for the backward: the states before the walk */
+    void *h, *c;                        /* the first state, which becomes the last; backward: the gradient of the last,
+                                         * which becomes that of the first */
+    void *y, *gates, *cells;            /* gates: LSTM, GRU. cells: of an LSTM c, of a GRU what n holds of the state */
+    void *dgiven, *dheld;               /* dgiven: NULL forward. dheld: GRU, the gradient of h weight^T */
+} minilm_recurrent;
+
 enum { MINILM_OK = 0, MINILM_NO_MEMORY = 1 };
 
 /* A function of one element. */
@@ -126,6 +149,11 @@ typedef struct {
     int (*attention)(const minilm_attention *);
     int (*attention_backward)(const minilm_attention *);
 
+    /* A recurrent layer, and its way back but for dweight = dheld^T (the states before each row). MINILM_OK or
+     * MINILM_NO_MEMORY */
+    int (*recurrent)(const minilm_recurrent *);
+    int (*recurrent_backward)(const minilm_recurrent *);
+
     /* y = log softmax(x) over each row:  x (rows, columns) -> y (rows, columns) */
     void (*log_softmax)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *y);
 
@@ -160,6 +188,11 @@ typedef struct {
     /* z[index[i]] += x[i], into zeros unless `add`:  x (rows, columns), index (rows), below `count` -> z (count, columns) */
     void (*scatter_rows)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row,
                          const int64_t *index, bool add, void *z);
+
+    /* y = x / (1 - p) where it is kept, else 0; row i draws, as in keep_rows, from the stream first + places[i], or
+     * first + i where there are no `places`:  x (rows, columns), places (rows) -> y (rows, columns) */
+    void (*drop_rows)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, uint64_t key, uint64_t first,
+                      const int64_t *places, double p, void *y);
 
     /* The loss of each row, 0 where it is ignored, and lse = log sum e^x:  scores -> loss (rows), lse (rows) */
     void (*cross_entropy)(const minilm_scores *scores, void *loss, double *lse);

@@ -18,7 +18,7 @@ from minilm.data.sentence_pairs import IS_NEXT, SentencePairs
 from minilm.data.sentences import Documents, sentences
 from minilm.models import BertConfig
 from minilm.text import BertTokenizer
-from minilm.train.pretraining import new_bert
+from minilm.train.bert_start import new_bert
 
 ml.manual_seed(0)
 ml.set_num_threads(1)  # so small a model gains little from a second one

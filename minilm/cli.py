@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram, ladder.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram, ladder, questions.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -28,6 +28,7 @@ from minilm.commands.ladder import ladder
 from minilm.commands.ngram import ngram
 from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
+from minilm.commands.questions import questions
 from minilm.errors import MinilmError
 
 app = typer.Typer(
@@ -164,6 +165,7 @@ def train(
 app.command()(pretrain_bert)
 app.add_typer(finetune, name="finetune")
 app.command()(predict)
+app.command()(questions)
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -69,6 +71,22 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float, float], None]]:
+    """Within, a bar on standard error, if that is a terminal: call what this gives with (done, total).
+
+    what: the words beside the bar, such as "texts encoded"; the time left is added.
+    """
+    with Display(Console(stderr=True)) as display:
+        began = time.monotonic()
+
+        def move(done: float, total: float) -> None:
+            if display.console.is_terminal:
+                display.move(done, total, f"{what}  {time_left(began, done, total)}")
+
+        yield move
 
 
 def clock(seconds: float) -> str:

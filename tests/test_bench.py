@@ -288,6 +288,12 @@ def test_arithmetic_and_parameters_are_those_of_the_models():
     assert cases.gpt_flops(s) == pytest.approx(tokens * (model.flops_per_token() - attention + causal))
     tiny = cases.TINY_ENCODER
     assert sum(p.numel() for p in Encoder(tiny).parameters()) == cases.encoder_parameters(tiny)
+    for kind in cases.GATES:
+        s = {"kind": kind, **cases.TINY_RECURRENT}
+        shape = (kind, s["V"], s["T"], s["n_layer"], s["n_embd"], s["n_hidden"])
+        recurrent = ml.models.RecurrentLM(ml.models.RecurrentConfig(*shape))
+        assert sum(p.numel() for p in recurrent.parameters()) == cases.recurrent_parameters(s)
+        assert cases.recurrent_flops(s) == s["B"] * s["T"] * recurrent.flops_per_token()
     assert cases.gpt_parameters(cases.GPTS["W3"]) == pytest.approx(cases.GPT2_PARAMETERS, rel=0.01)
 
 

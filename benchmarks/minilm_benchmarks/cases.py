@@ -24,6 +24,7 @@ WORKLOADS = {
     "W8": "10,000 additions and multiplications of 4x4 tensors in one chain, forward and backward",
     "W9": "the memory of a step beyond weights, gradients and the optimiser's state",
     "W10": "the import",
+    "W11": "a step of a language model with 2 recurrent layers of 512 channels: LSTM, GRU, RNN",
 }
 
 # T positions, B sequences, V vocabulary.
@@ -33,11 +34,14 @@ GPTS = {
     "W3": {"n_layer": 12, "n_head": 12, "n_embd": 768, "T": 256, "B": 1, "V": 50304},
 }
 ENCODER = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_hidden": 3072, "T": 128, "B": 8, "V": 30522, "classes": 2}
+RECURRENT = {"n_layer": 2, "n_embd": 512, "n_hidden": 512, "T": 64, "B": 32, "V": 10000}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SQUARES = (128, 256, 512, 1024, 2048)
 ATTENTION = ((256, 64, 8), (1024, 64, 8), (4096, 64, 8))  # T, D, H
 GPT2_PARAMETERS = 124_475_904
 
 TINY_GPT = {"n_layer": 1, "n_head": 2, "n_embd": 8, "T": 8, "B": 2, "V": 11}
+TINY_RECURRENT = {"n_layer": 2, "n_embd": 6, "n_hidden": 8, "T": 8, "B": 3, "V": 11}
 TINY_ENCODER = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_hidden": 32, "T": 8, "B": 2, "V": 11, "classes": 2}
 
 
@@ -70,7 +74,7 @@ class Case:
     @property
     def trains(self) -> bool:
         """Whether it is a whole step of training, with a loss."""
-        return self.kind in ("gpt", "encoder")
+        return self.kind in ("gpt", "encoder", "recurrent")
 
 
 def cases(only: Iterable[str], brief: bool = False) -> Iterator[Case]:
@@ -104,6 +108,35 @@ def _encoder(workload: str, brief: bool) -> Iterator[Case]:
     }
     yield Case(workload, name, "encoder", sizes, peers, **work)
     yield Case(workload, f"{name}, bf16", "encoder", sizes, peers, precision="bfloat16", **work)
+
+
+def _recurrent(workload: str, brief: bool) -> Iterator[Case]:
+    for kind in GATES:
+        sizes = {"kind": kind, **(TINY_RECURRENT if brief else RECURRENT)}
+        name = f"{kind.upper()} {{n_layer}} x {{n_hidden}}, T {{T}}, B {{B}}, V {{V}}".format(**sizes)
+        work: dict[str, Any] = {
+            "flops": recurrent_flops(sizes),
+            "traffic": step_traffic(recurrent_parameters(sizes)),
+            "bound": "flops",
+        }
+        yield Case(workload, name, "recurrent", sizes, (MINILM, TORCH), **work)
+
+
+def recurrent_matrices(s: dict[str, Any]) -> int:
+    """How many numbers of a recurrent language model stand in products."""
+    G, E, H, L = GATES[s["kind"]], s["n_embd"], s["n_hidden"], s["n_layer"]
+    return G * H * (E + H + (L - 1) * 2 * H) + s["V"] * H
+
+
+def recurrent_parameters(s: dict[str, Any]) -> int:
+    """How many numbers it learns: with the table of embeddings, and two biases for each gate."""
+    biases = s["n_layer"] * 2 * GATES[s["kind"]] * s["n_hidden"]
+    return recurrent_matrices(s) + biases + s["V"] * s["n_embd"]
+
+
+def recurrent_flops(s: dict[str, Any]) -> float:
+    """A step: 6 for each number in a product and token; what the gates cost beside is left out."""
+    return 6.0 * s["B"] * s["T"] * recurrent_matrices(s)
 
 
 def gpt_parameters(s: dict[str, int]) -> int:
@@ -235,5 +268,5 @@ def _import(workload: str, brief: bool) -> Iterator[Case]:
 
 _MAKERS = {
     "W1": _gpt, "W2": _gpt, "W3": _gpt, "W4": _encoder, "W5": _gemm,
-    "W6": _attention, "W7": _rows, "W8": _chain, "W9": _memory, "W10": _import,
+    "W6": _attention, "W7": _rows, "W8": _chain, "W9": _memory, "W10": _import, "W11": _recurrent,
 }  # fmt: skip

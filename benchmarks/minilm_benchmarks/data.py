@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm_benchmarks.cases import Case
+from minilm_benchmarks.cases import GATES, Case
 
 SEED = 20171206
 WEIGHT = "weight:"  # in front of a parameter's name, beside the batch's arrays
@@ -19,7 +19,8 @@ Arrays = dict[str, Any]
 def write(case: Case, path: Path) -> None:
     """Draw what `case` needs and write it for the workers to read."""
     makers = {
-        "gpt": _gpt, "memory": _gpt, "encoder": _encoder, "gemm": _gemm, "attention": _attention, "adamw": _adamw,
+        "gpt": _gpt, "memory": _gpt, "encoder": _encoder, "recurrent": _recurrent, "gemm": _gemm,
+        "attention": _attention, "adamw": _adamw,
         "softmax": _rows, "layer_norm": _rows, "gelu": _rows, "cross_entropy": _cross_entropy, "chain": _chain,
     }  # fmt: skip
     arrays = makers[case.kind](np.random.default_rng(SEED), case.sizes)
@@ -83,6 +84,19 @@ def _encoder(rng: Any, s: dict[str, int]) -> Arrays:
     shapes |= {"classifier.weight": (s["classes"], C), "classifier.bias": (s["classes"],)}
     tokens = rng.integers(0, s["V"], (s["B"], s["T"]))
     return {**_parameters(rng, shapes), "tokens": tokens, "targets": rng.integers(0, s["classes"], s["B"])}
+
+
+def _recurrent(rng: Any, s: dict[str, Any]) -> Arrays:
+    G, E, H, V = GATES[s["kind"]], s["n_embd"], s["n_hidden"], s["V"]
+    drawn = {"wte.weight": _normal(rng, V, E, std=0.1), "lm_head.weight": _normal(rng, V, H, std=0.1)}
+    for layer in range(s["n_layer"]):
+        for name, shape in {"weight_ih": (G * H, E if layer == 0 else H), "weight_hh": (G * H, H)}.items():
+            drawn[f"rnn.{name}_l{layer}"] = _normal(rng, *shape, std=0.5 / math.sqrt(H))
+        for name in ("bias_ih", "bias_hh"):
+            drawn[f"rnn.{name}_l{layer}"] = _normal(rng, G * H, std=0.1)
+    tokens = rng.integers(0, V, (s["B"], s["T"] + 1))
+    batch = {"tokens": tokens[:, :-1].copy(), "targets": tokens[:, 1:].copy()}
+    return {**{WEIGHT + name: array for name, array in drawn.items()}, **batch}
 
 
 def _gemm(rng: Any, s: dict[str, Any]) -> Arrays:

@@ -79,6 +79,13 @@ def encoder(case: Case, arrays: Arrays) -> Run:
     return training_step(Encoder(case.sizes), arrays)
 
 
+def recurrent(case: Case, arrays: Arrays) -> Run:
+    """minilm.models.RecurrentLM."""
+    s = case.sizes
+    config = ml.models.RecurrentConfig(s["kind"], s["V"], s["T"], s["n_layer"], s["n_embd"], s["n_hidden"])
+    return training_step(ml.models.RecurrentLM(config), arrays)
+
+
 def gemm(case: Case, arrays: Arrays) -> Run:
     """The kernel itself, on views that are transposed as in a layer's forward and backward."""
     a = arrays["a"].T if case.sizes["layout"][0] == "T" else arrays["a"]
@@ -161,6 +168,7 @@ def chain(case: Case, arrays: Arrays) -> Run:
 
 
 _BUILDERS: dict[str, Callable[[Case, Arrays], Run]] = {
-    "gpt": gpt, "memory": gpt, "encoder": encoder, "gemm": gemm, "attention": attention, "softmax": softmax,
+    "gpt": gpt, "memory": gpt, "encoder": encoder, "recurrent": recurrent, "gemm": gemm,
+    "attention": attention, "softmax": softmax,
     "layer_norm": layer_norm, "gelu": gelu, "cross_entropy": cross_entropy, "adamw": adamw, "chain": chain,
 }  # fmt: skip

@@ -78,3 +78,19 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return F.cross_entropy(self.classifier(x[:, 0]), targets)
+
+
+class Recurrent(nn.Module):
+    """minilm.models.RecurrentLM: PyTorch's own RNN, LSTM or GRU between embeddings and scores."""
+
+    def __init__(self, s: dict[str, Any]) -> None:
+        super().__init__()
+        layers = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[s["kind"]]
+        self.wte = nn.Embedding(s["V"], s["n_embd"])
+        self.rnn = layers(s["n_embd"], s["n_hidden"], s["n_layer"], batch_first=True)
+        self.lm_head = nn.Linear(s["n_hidden"], s["V"], bias=False)
+
+    def forward(self, tokens: Any, targets: Any) -> Any:
+        """Tokens and targets (B, T) -> the mean cross-entropy."""
+        x, _ = self.rnn(self.wte(tokens))
+        return F.cross_entropy(self.lm_head(x).flatten(0, 1), targets.flatten())

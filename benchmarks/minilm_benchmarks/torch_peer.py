@@ -78,6 +78,11 @@ def encoder(case: Case, arrays: Arrays) -> Run:
     return training_step(torch_models.Encoder(case.sizes), case, arrays)
 
 
+def recurrent(case: Case, arrays: Arrays) -> Run:
+    """PyTorch's own recurrent layers."""
+    return training_step(torch_models.Recurrent(case.sizes), case, arrays)
+
+
 def gemm(case: Case, arrays: Arrays) -> Run:
     """torch.mm on the same views."""
     a, b = (torch.from_numpy(arrays[name]) for name in "ab")
@@ -167,6 +172,7 @@ def chain(case: Case, arrays: Arrays) -> Run:
 
 
 _BUILDERS: dict[str, Callable[[Case, Arrays], Run]] = {
-    "gpt": gpt, "memory": gpt, "encoder": encoder, "gemm": gemm, "attention": attention, "softmax": softmax,
+    "gpt": gpt, "memory": gpt, "encoder": encoder, "recurrent": recurrent, "gemm": gemm,
+    "attention": attention, "softmax": softmax,
     "layer_norm": layer_norm, "gelu": gelu, "cross_entropy": cross_entropy, "adamw": adamw, "chain": chain,
 }  # fmt: skip

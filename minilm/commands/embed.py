@@ -32,10 +32,13 @@ def embed(
 
     import numpy as np
 
+    from minilm.display import progress_bar
     from minilm.files import written_whole
     from minilm.models.sentence import SentenceEncoder
 
-    vectors = SentenceEncoder.from_pretrained(model)(sentences, batch_size)
+    encoder = SentenceEncoder.from_pretrained(model)
+    with progress_bar("texts") as progress:
+        vectors = encoder(sentences, batch_size, progress)
     if out is None:
         for line in _lines(sentences, vectors):
             typer.echo(line)

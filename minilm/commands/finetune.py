@@ -82,6 +82,7 @@ def _finetune(
     options: dict[str, Any],
 ) -> None:
     from minilm.cli import UsageError, train_run
+    from minilm.display import progress_bar
     from minilm.models.bert_config import BertConfig
     from minilm.models.hub import found
     from minilm.models.pretrained import read_config
@@ -105,6 +106,9 @@ def _finetune(
             given.setdefault("stride", given["max_length"] // 3)
     built = task(name).config.build(config, {"pretrained": str(model), "model": shape, **given})
     folder = out if out is not None else Path("runs") / train.stem
-    return train_run(
-        lambda: new_run(Source(train, valid, options), folder, built), f"minilm: {model} learns from {train}"
-    )
+
+    def prepare() -> Any:
+        with progress_bar("examples encoded") as progress:
+            return new_run(Source(train, valid, options), folder, built, progress)
+
+    return train_run(prepare, f"minilm: {model} learns from {train}")

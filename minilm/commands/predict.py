@@ -22,12 +22,16 @@ def predict(
 ) -> None:
     """Write a JSON line for each text, sentence or question, with what the model says."""
     from minilm.commands.finetune import columns
+    from minilm.display import progress_bar
     from minilm.train.finetuning.results import load_model, write_rows
 
     task, network = load_model(model)
     options = columns(text_column=text_column, pair_column=pair_column)
     originals = task.read(file, task.config, labelled=False, **options)
-    _, predictions = task.predicted(network, task.encode(originals, labelled=False), originals, labelled=False)
+    with progress_bar("examples encoded") as progress:
+        encoded = task.encode(originals, labelled=False, progress=progress)
+    with progress_bar("examples read by the model") as progress:
+        _, predictions = task.predicted(network, encoded, originals, labelled=False, progress=progress)
     rows = task.rows(predictions, originals)
     if out is not None:
         write_rows(rows, out)

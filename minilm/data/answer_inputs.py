@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilm.data.squad import Answer, Question
+from minilm.data.text_inputs import PART
 from minilm.errors import DataError
 from minilm.text.wordpiece import BertTokenizer
 
@@ -59,6 +60,7 @@ def answer_windows(
     doc_stride: int = 128,
     max_question_length: int = 64,
     labelled: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> AnswerWindows:
     """Tokenise questions with their contexts, in overlapping windows where these are long.
 
@@ -67,6 +69,7 @@ def answer_windows(
         run_squad.py's is the step, max_length less question less this).
     max_question_length: tokens after which a question is cut off.
     labelled: set the positions of each question's first answer.
+    progress: called with (questions done, questions) as it goes.
 
     Errors: DataError for lengths that leave no room for the context.
     """
@@ -76,31 +79,34 @@ def answer_windows(
             f"answer_windows: of {max_length} tokens a question of {max_question_length} leaves {max(room, 0)} for the "
             f"context; windows that repeat {doc_stride} would not go on"
         )
-    asked = _cut(tokenizer, [question.question for question in questions], max_question_length)
-    encoded = tokenizer(
-        asked,
-        [question.context for question in questions],
-        truncation="only_second",
-        max_length=max_length,
-        stride=doc_stride,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-    )
-    number = np.array(encoded.overflow_to_sample_mapping, dtype=np.int64)
-    rows, offsets, found = [], [], np.zeros(len(questions), dtype=bool)
-    for i, n in enumerate(number):
-        keys = ("input_ids", "token_type_ids", "attention_mask")
-        row: dict[str, Any] = {key: np.array(encoded[key][i], dtype=np.int64) for key in keys}
-        of_context = np.array([s == 1 for s in encoded.sequence_ids(i)])
-        place = np.where(of_context[:, None], np.array(encoded.offset_mapping[i], dtype=np.int64), -1)
-        if labelled:
-            answers = questions[n].answers
-            start, end = answer_positions(place, answers[0]) if answers else (0, 0)
-            row |= {"start_positions": start, "end_positions": end}
-            found[n] |= start > 0 or not answers
-        rows.append(row)
-        offsets.append(place)
-    return AnswerWindows(rows, number, offsets, int((~found).sum()) if labelled else 0)
+    rows, offsets, numbers, found = [], [], [], np.zeros(len(questions), dtype=bool)
+    for first in range(0, len(questions), PART):
+        part = questions[first : first + PART]
+        encoded = tokenizer(
+            _cut(tokenizer, [question.question for question in part], max_question_length),
+            [question.context for question in part],
+            truncation="only_second",
+            max_length=max_length,
+            stride=doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        for i, n in enumerate(encoded.overflow_to_sample_mapping):
+            keys = ("input_ids", "token_type_ids", "attention_mask")
+            row: dict[str, Any] = {key: np.array(encoded[key][i], dtype=np.int64) for key in keys}
+            of_context = np.array([s == 1 for s in encoded.sequence_ids(i)])
+            place = np.where(of_context[:, None], np.array(encoded.offset_mapping[i], dtype=np.int64), -1)
+            if labelled:
+                answers = part[n].answers
+                start, end = answer_positions(place, answers[0]) if answers else (0, 0)
+                row |= {"start_positions": start, "end_positions": end}
+                found[first + n] |= start > 0 or not answers
+            rows.append(row)
+            offsets.append(place)
+            numbers.append(first + n)
+        if progress is not None:
+            progress(first + len(part), len(questions))
+    return AnswerWindows(rows, np.array(numbers, np.int64), offsets, int((~found).sum()) if labelled else 0)
 
 
 def answer_positions(offsets: NDArray[np.int64], answer: Answer) -> tuple[int, int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
+import zlib
 from importlib import resources
 
-from minilm.text.reading import read_chunks, read_text
+from minilm.errors import DataError
+from minilm.text.reading import opened, read_chunks, read_text
 
-__all__ = ["read_chunks", "read_text", "shakespeare"]
+__all__ = ["read_chunks", "read_packed", "read_text", "shakespeare"]
 
 
 def shakespeare() -> str:
@@ -17,3 +20,22 @@ def shakespeare() -> str:
     """
     packed = resources.files("minilm.data").joinpath("shakespeare.txt.gz").read_bytes()
     return gzip.decompress(packed).decode("ascii")
+
+
+def read_packed(path: str | os.PathLike[str]) -> str:
+    """The whole text of a UTF-8 file, packed by gzip if its name ends in .gz.
+
+    Errors: DataError as those of `read_text`, and for a .gz file that gzip did not write, or that is cut off.
+    """
+    if not str(path).endswith(".gz"):
+        return read_text(path)
+    with opened(path) as file:
+        try:
+            text = gzip.decompress(file.read()).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: unpacked, it is not UTF-8 ({error.reason} at byte {error.start})") from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: is not a whole .gz file ({error})") from None
+    if not text:
+        raise DataError(f"{path}: unpacked, it is empty")
+    return text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from minilm.data.labels import LabelMap
 from minilm.data.tagging import TaggedSentence
+from minilm.data.text_inputs import PART
 from minilm.errors import DataError
 from minilm.text.wordpiece import BertTokenizer
 
@@ -73,21 +74,27 @@ def tag_windows(
     labels: LabelMap | None = None,
     max_length: int | None = None,
     overlap: int = 32,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TagWindows:
     """Tokenise sentences; those longer than `max_length` tokens (by default the model's) become several windows.
 
     labels: without them no label is set (to predict).
     overlap: how many tokens a window repeats of the one before, so that no word is without context.
+    progress: called with (sentences done, sentences) as it goes.
 
     Errors: DataError with file and line for a tag that training did not have, or for an overlap that leaves no room.
     """
     limit = tokenizer.model_max_length if max_length is None else max_length
     size = limit - tokenizer.num_special_tokens_to_add()
     rows, numbers, words, untokenised = [], [], [], 0
-    encoded = tokenizer([list(s.words) for s in sentences], is_split_into_words=True, add_special_tokens=False)
     for number, sentence in enumerate(sentences):
-        ids = np.array(encoded.input_ids[number], dtype=np.int64)
-        word_ids = encoded.word_ids(number)
+        if number % PART == 0:
+            part = [list(s.words) for s in sentences[number : number + PART]]
+            encoded = tokenizer(part, is_split_into_words=True, add_special_tokens=False)
+            if progress is not None:
+                progress(number + len(part), len(sentences))
+        ids = np.array(encoded.input_ids[number % PART], dtype=np.int64)
+        word_ids = encoded.word_ids(number % PART)
         first = np.flatnonzero(first_tokens(word_ids))
         word = np.full(len(ids), -1)
         word[first] = [word_ids[i] for i in first]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,12 @@ def text_rows(
     examples: Sequence[TextExample],
     labels: NDArray[Any] | None = None,
     max_length: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TextRows:
     """Tokenise labelled texts (or pairs), to `max_length` tokens at most, by default as many as the model takes.
 
     labels: (N,), numbers of classes or numbers to predict; `labels` of each row is one of them, of its dtype.
+    progress: called with (texts done, texts) as it goes.
 
     Errors: DataError for labels of another number than the texts', or a max_length that leaves no room.
     """
@@ -53,6 +55,8 @@ def text_rows(
         encoded = tokenizer(texts, pairs, truncation=True, max_length=limit)
         rows += [{key: np.array(encoded[key][i], dtype=np.int64) for key in KEYS} for i in range(len(part))]
         whole += tokenizer(texts, pairs, truncation=False, return_length=True)["length"]
+        if progress is not None:
+            progress(len(rows), len(examples))
     if labels is not None:
         for row, label in zip(rows, labels):
             row["labels"] = label

@@ -37,23 +37,17 @@ _COMPILED = {
         *("softmax", "softmax_backward", "log_softmax", "log_softmax_backward", "sum_rows", "scatter_rows"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("exp", "tanh", "sigmoid", "erf", "gelu", "gelu_backward", "cross_entropy", "cross_entropy_backward"),
-        *("linear_cross_entropy", "adamw", "square_sum", "philox", "keep_rows"),
+        *("linear_cross_entropy", "adamw", "square_sum", "philox", "keep_rows", "drop_rows"),
+        *("rnn_layer", "rnn_layer_backward", "lstm_layer", "lstm_layer_backward", "gru_layer", "gru_layer_backward"),
     ),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
         *("exp", "sigmoid", "erf", "gelu", "gelu_backward"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("cross_entropy", "cross_entropy_backward", "linear_cross_entropy", "scatter_rows"),
-        *(
-            "attention",
-            "attention_backward",
-            "packed_attention",
-            "packed_attention_backward",
-            "philox",
-            "keep_rows",
-            "adamw",
-            "square_sum",
-        ),
+        *("attention", "attention_backward", "packed_attention", "packed_attention_backward"),
+        *("philox", "keep_rows", "drop_rows", "adamw", "square_sum"),
+        *("lstm_layer", "lstm_layer_backward", "gru_layer", "gru_layer_backward"),
     ),
 }
 

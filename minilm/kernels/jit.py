@@ -32,6 +32,7 @@ from minilm.kernels.jit_numbers import LANES, row_dot, row_max, row_sum, row_sum
 from minilm.kernels.jit_numbers import exp as exp_of_one
 from minilm.kernels.jit_pointwise import (
     adamw,
+    drop_rows,
     erf,
     exp,
     gelu,
@@ -42,6 +43,7 @@ from minilm.kernels.jit_pointwise import (
     sigmoid,
     square_sum,
 )
+from minilm.kernels.jit_recurrent import gru_layer, gru_layer_backward, lstm_layer, lstm_layer_backward
 
 Array = Any
 
@@ -53,15 +55,20 @@ __all__ = [
     "attention_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "drop_rows",
     "erf",
     "exp",
     "gelu",
     "gelu_backward",
+    "gru_layer",
+    "gru_layer_backward",
     "keep_rows",
     "layer_norm",
     "layer_norm_backward",
     "linear_cross_entropy",
     "linear_gelu",
+    "lstm_layer",
+    "lstm_layer_backward",
     "packed_attention",
     "packed_attention_backward",
     "philox",

@@ -79,6 +79,76 @@ def _exp(x: Any) -> Any:
     return _exp_float32 if x == numba.float32 else _exp_float64
 
 
+# --- tanh and the logistic function ------------------------------------------------------------------
+#
+#     tanh x = m / (m + 2),  m = e^2x - 1 = (2^n - 1) + 2^n (e^r - 1) for x >= 0,  n and r as above
+#
+# Where n = 0 nothing is left but the small e^r - 1, exact in all its digits. From 10 (20) on tanh rounds to 1.
+
+
+def _tanh_float32(x: Any) -> Any:
+    z = _F(2) * np.abs(x)
+    z = _F(20) if z > _F(20) else z
+    rounded = np.float32(z * _LOG2E_F + _ROUND_F)
+    n = rounded - _ROUND_F
+    r = (z - n * _HIGH_F) - n * _LOW_F
+    e = _F(1 / 720) + r * _F(1 / 5040)
+    e = _F(1 / 24) + r * (_F(1 / 120) + r * e)
+    e = _F(1 / 2) + r * (_F(1 / 6) + r * e)
+    power = np.int32((np.int32(rounded.view(np.int32) - _BITS_F) + np.int32(127)) << np.int32(23)).view(np.float32)
+    m = (power - _F(1)) + power * (r + r * r * e)
+    y = m / (m + _F(2))
+    return -y if x < _F(0) else y
+
+
+def _tanh_float64(x: Any) -> Any:
+    z = 2.0 * np.abs(x)
+    z = 40.0 if z > 40.0 else z
+    rounded = np.float64(z * _LOG2E_D + _ROUND_D)
+    n = rounded - _ROUND_D
+    r = (z - n * _HIGH_D) - n * _LOW_D
+    e = 1 / 479001600 + r * (1 / 6227020800)
+    e = 1 / 3628800 + r * (1 / 39916800 + r * e)
+    e = 1 / 40320 + r * (1 / 362880 + r * e)
+    e = 1 / 720 + r * (1 / 5040 + r * e)
+    e = 1 / 24 + r * (1 / 120 + r * e)
+    e = 1 / 2 + r * (1 / 6 + r * e)
+    power = np.int64((rounded.view(np.int64) - _BITS_D + 1023) << 52).view(np.float64)
+    m = (power - 1.0) + power * (r + r * r * e)
+    y = m / (m + 2.0)
+    return -y if x < 0.0 else y
+
+
+def tanh(x: Any) -> Any:
+    """(e^x - e^-x) / (e^x + e^-x) of a float32 or float64, to a few units in the last place."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(tanh, strict=False, jit_options=INLINED)
+def _tanh(x: Any) -> Any:
+    return _tanh_float32 if x == numba.float32 else _tanh_float64
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + e^-x), from e^-|x| so that nothing overflows."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(sigmoid, strict=False, jit_options=INLINED)
+def _sigmoid(x: Any) -> Any:
+    return _sigmoid_float32 if x == numba.float32 else _sigmoid_float64
+
+
+def _sigmoid_float32(x: Any) -> Any:
+    e = exp(-np.abs(x))
+    return (_F(1) if x >= _F(0) else e) / (_F(1) + e)
+
+
+def _sigmoid_float64(x: Any) -> Any:
+    e = exp(-np.abs(x))
+    return (1.0 if x >= 0.0 else e) / (1.0 + e)
+
+
 # --- shares of the normal distribution ---------------------------------------------------------------
 #
 # In float32 erf is that of special.py, which says where the coefficients come from; in float64 the C library's, one

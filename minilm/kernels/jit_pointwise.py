@@ -24,6 +24,7 @@ from minilm.kernels.jit_numbers import (
 )
 from minilm.kernels.jit_numbers import erf as erf_of_one
 from minilm.kernels.jit_numbers import exp as exp_of_one
+from minilm.kernels.jit_numbers import sigmoid as sigmoid_of_one
 
 Array = Any
 
@@ -47,10 +48,8 @@ def _exp(first: int, end: int, x: Array, y: Array) -> None:
 def _sigmoid(first: int, end: int, x: Array, y: Array) -> None:
     part = slice(first * BLOCK, end * BLOCK)
     x, y = x[part], y[part]
-    real = x.dtype.type
     for i in range(x.size):
-        e = exp_of_one(-np.abs(x[i]))
-        y[i] = (real(1) if x[i] >= real(0) else e) / (real(1) + e)
+        y[i] = sigmoid_of_one(x[i])
 
 
 @compiled(lambda t: (t[::1], t[::1]))
@@ -191,6 +190,12 @@ def keep_rows(key: int, first: int, rows: int, columns: int, p: float) -> Array:
     kept = np.empty((rows, columns), bool)
     _keep_rows(rows, kept.size, kept, np.uint64(key & (2**64 - 1)), first, least_kept(p))
     return kept
+
+
+def drop_rows(x: Array, key: int, first: int, p: float, places: Array | None = None) -> Array:
+    """Dropout of rows (N, C), each from a stream of its own, as in the reference."""
+    keep = keep_rows(key, first, len(x) if places is None else int(max(places, default=-1)) + 1, x.shape[1], p)
+    return x * (keep if places is None else keep[places]) * x.dtype.type(0 if p == 1 else 1 / (1 - p))
 
 
 # --- optimisers --------------------------------------------------------------------------------------

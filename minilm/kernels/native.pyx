@@ -20,6 +20,7 @@ import numpy as np
 
 from minilm.errors import BackendError
 from minilm.kernels import packing, precision, reference, threads
+from minilm.kernels.reference_recurrent import states_before, walk
 
 
 ctypedef void (*along_rows)(size_t, size_t, const void *, ptrdiff_t, void *) noexcept nogil
@@ -59,6 +60,29 @@ cdef extern from "minilm.h":
         double scale, p
         uint64_t key, first_row
         void *dbias
+    ctypedef enum minilm_cell:
+        MINILM_RNN_TANH, MINILM_RNN_RELU, MINILM_LSTM, MINILM_GRU
+
+    ctypedef struct minilm_recurrent:
+        minilm_cell cell
+        size_t times, batch, hidden
+        const int64_t *sizes
+        const int64_t *first
+        bint reverse
+        const void *given
+        const void *weight
+        const void *bias
+        const void *first_h
+        const void *first_c
+        const void *dy
+        void *h
+        void *c
+        void *y
+        void *gates
+        void *cells
+        void *dgiven
+        void *dheld
+
     ctypedef enum minilm_function:
         MINILM_EXP, MINILM_TANH, MINILM_SIGMOID, MINILM_ERF, MINILM_GELU, MINILM_GELU_TANH
 
@@ -88,6 +112,8 @@ cdef extern from "minilm.h":
         void (*softmax_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, void *) nogil
         int (*attention)(const minilm_attention *) nogil
         int (*attention_backward)(const minilm_attention *) nogil
+        int (*recurrent)(const minilm_recurrent *) nogil
+        int (*recurrent_backward)(const minilm_recurrent *) nogil
         along_rows softmax, log_softmax
         along_two_rows softmax_backward, log_softmax_backward
         void (*layer_norm)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, const void *, const void *, double,
@@ -101,6 +127,7 @@ cdef extern from "minilm.h":
                                  const void *, const void *, ptrdiff_t, void *, void *) nogil
         int (*sum_rows)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
         void (*scatter_rows)(size_t, size_t, size_t, const void *, ptrdiff_t, const int64_t *, bint, void *) nogil
+        void (*drop_rows)(size_t, size_t, const void *, ptrdiff_t, uint64_t, uint64_t, const int64_t *, double, void *) nogil
         void (*cross_entropy)(const minilm_scores *, void *, double *) nogil
         void (*cross_entropy_backward)(const minilm_scores *, const void *, const double *, void *) nogil
         int (*adamw)(const minilm_adamw *) nogil
@@ -265,5 +292,6 @@ include "native_loss.pxi"
 include "native_optimizer.pxi"
 include "native_random.pxi"
 include "native_attention.pxi"
+include "native_recurrent.pxi"
 
 set_bfloat16(precision.get_float32_matmul_precision() == "medium")

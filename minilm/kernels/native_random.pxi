@@ -29,3 +29,25 @@ def keep_rows(key, first, rows, columns, p):
     with nogil:
         kernels.keep_rows(k, stream, n, width, threshold, <uint8_t *>to.start)
     return keep
+
+
+def drop_rows(x, key, first, p, places=None):
+    """Dropout of rows (N, C), each from a stream of its own: see the reference's."""
+    check_row("drop_rows", x)
+    if x.ndim != 2 or (places is not None and (places.shape != x.shape[:1] or places.dtype.kind not in "iu")):
+        raise ValueError(f"drop_rows: x {x.shape} and places {getattr(places, 'shape', None)}: (N, C), (N) are expected")
+    y = empty(x.shape, plain_type(x))
+    if not x.size:
+        return y
+    cdef Elements source = all_rows(x), to = Elements(y, True), numbers
+    cdef const int64_t *at = NULL
+    if places is not None:
+        numbers = flat(np.asarray(places, np.int64))
+        at = <const int64_t *>numbers.start
+    cdef uint64_t k = low_bits(key), stream = low_bits(first)
+    cdef size_t n = x.shape[0], columns = x.shape[1]
+    cdef double share = p
+    cdef const minilm_reals *table = reals(to)
+    with nogil:
+        table.drop_rows(n, columns, source.start, source.strides[0], k, stream, at, share, to.start)
+    return y

@@ -392,6 +392,17 @@ def scatter_rows(rows: Array, index: Array, count: int, into: Array | None = Non
     return z
 
 
+def drop_rows(x: Array, key: int, first: int, p: float, places: Array | None = None) -> Array:
+    """y = x / (1 - p) where it is kept, else 0: (N, C), (N) -> (N, C).
+
+    Row i draws from the stream first + places[i], or first + i without `places`, as in `keep_rows`: a row drops the
+    same whichever others are there.
+    """
+    rows = len(x) if places is None else int(max(places, default=-1)) + 1
+    keep = keep_rows(key, first, rows, x.shape[1], p)
+    return x * (keep if places is None else keep[places]) * x.dtype.type(0 if p == 1 else 1 / (1 - p))
+
+
 # --- optimisers -----------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ Array = Any
 Steps = list[tuple[slice, int]]
 
 
-def _walk(sizes: Sequence[int], reverse: bool) -> Steps:
+def walk(sizes: Sequence[int], reverse: bool) -> Steps:
     """The steps in order: the rows of `given` that belong to each, and how many they are."""
     steps, first = [], 0
     for size in sizes:
@@ -33,13 +33,15 @@ def _walk(sizes: Sequence[int], reverse: bool) -> Steps:
     return steps[::-1] if reverse else steps
 
 
-def _before(values: Array, first: Array, steps: Steps) -> Array:
+def states_before(values: Array, first: Array, steps: Steps) -> Array:
     """For each row of `values` (N, H), states after a step, the state before it; `first` (B, H) is the very first."""
     found = array_module(values).empty_like(values)
-    state = first.copy()
+    past, known = slice(0, 0), 0  # of the step before: its rows, and how many sequences had one
     for rows, b in steps:
-        found[rows] = state[:b]
-        state[:b] = values[rows]
+        n = min(b, known)
+        found[rows][:n] = values[past][:n]
+        found[rows][n:] = first[n:b]
+        past, known = rows, b
     return found
 
 
@@ -55,7 +57,7 @@ def rnn_layer(
     """h = tanh(given + h W^T), or relu: given (N, H), weight (H, H), h (B, H) -> y (N, H), the last h (B, H)."""
     xp = array_module(given)
     y, h = xp.empty_like(given), h.copy()
-    for rows, b in _walk(sizes, reverse):
+    for rows, b in walk(sizes, reverse):
         total = given[rows] + xp.matmul(h[:b], weight.T)
         y[rows] = h[:b] = xp.maximum(total, 0) if relu else xp.tanh(total)
     return y, h
@@ -66,13 +68,13 @@ def rnn_layer_backward(
 ) -> tuple[Array, Array, Array]:
     """From dy (N, H), dh (B, H) of the last state, and rnn_layer's y and first h: dgiven, dweight, dh of the first."""
     xp = array_module(dy)
-    steps = _walk(sizes, reverse)
+    steps = walk(sizes, reverse)
     dgiven, dh = xp.empty_like(y), dh.copy()
     for rows, b in reversed(steps):
         slope = (y[rows] > 0).astype(y.dtype) if relu else 1 - y[rows] * y[rows]
         dgiven[rows] = (dy[rows] + dh[:b]) * slope
         dh[:b] = xp.matmul(dgiven[rows], weight)
-    return dgiven, xp.matmul(dgiven.T, _before(y, h, steps)), dh
+    return dgiven, xp.matmul(dgiven.T, states_before(y, h, steps)), dh
 
 
 def lstm_layer(
@@ -86,7 +88,7 @@ def lstm_layer(
     xp = array_module(given)
     gates, h, c = xp.empty_like(given), h.copy(), c.copy()
     y, cells = (xp.empty((len(given), h.shape[1]), given.dtype) for _ in range(2))
-    for rows, b in _walk(sizes, reverse):
+    for rows, b in walk(sizes, reverse):
         total = given[rows] + xp.matmul(h[:b], weight.T)
         i, f, g, o = _parts(gates[rows], 4)
         total_i, total_f, total_g, total_o = _parts(total, 4)
@@ -114,8 +116,8 @@ def lstm_layer_backward(
     dy (N, H); dh, dc (B, H) of the last state; gates, cells, y as lstm_layer gave them; h, c the first state.
     """
     xp = array_module(dy)
-    steps = _walk(sizes, reverse)
-    dgiven, dh, dc, cells_before = xp.empty_like(gates), dh.copy(), dc.copy(), _before(cells, c, steps)
+    steps = walk(sizes, reverse)
+    dgiven, dh, dc, cells_before = xp.empty_like(gates), dh.copy(), dc.copy(), states_before(cells, c, steps)
     for rows, b in reversed(steps):
         i, f, g, o = _parts(gates[rows], 4)
         di, df, dg, do = _parts(dgiven[rows], 4)
@@ -127,7 +129,7 @@ def lstm_layer_backward(
         do[...] = dh_t * tanh_c * o * (1 - o)
         dc[:b] = dc_t * f
         dh[:b] = xp.matmul(dgiven[rows], weight)
-    return dgiven, xp.matmul(dgiven.T, _before(y, h, steps)), dh, dc
+    return dgiven, xp.matmul(dgiven.T, states_before(y, h, steps)), dh, dc
 
 
 def gru_layer(
@@ -141,7 +143,7 @@ def gru_layer(
     xp = array_module(given)
     gates, h = xp.empty_like(given), h.copy()
     y, kept = (xp.empty((len(given), h.shape[1]), given.dtype) for _ in range(2))
-    for rows, b in _walk(sizes, reverse):
+    for rows, b in walk(sizes, reverse):
         held = xp.matmul(h[:b], weight.T)
         held = held if bias is None else held + bias
         held_r, held_z, held_n = _parts(held, 3)
@@ -167,8 +169,8 @@ def gru_layer_backward(
 ) -> tuple[Array, Array, Array, Array]:
     """dgiven (N, 3 H), dweight (3 H, H), dbias (3 H), and dh (B, H) of the first state; as lstm_layer_backward."""
     xp = array_module(dy)
-    steps = _walk(sizes, reverse)
-    dgiven, dheld, dh, before = xp.empty_like(gates), xp.empty_like(gates), dh.copy(), _before(y, h, steps)
+    steps = walk(sizes, reverse)
+    dgiven, dheld, dh, before = xp.empty_like(gates), xp.empty_like(gates), dh.copy(), states_before(y, h, steps)
     for rows, b in reversed(steps):
         r, z, n = _parts(gates[rows], 3)
         dr, dz, dn = _parts(dgiven[rows], 3)

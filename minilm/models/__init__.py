@@ -12,8 +12,12 @@ from minilm.models.bert_heads import (
 )
 from minilm.models.feed_forward import FeedForwardConfig, FeedForwardLM
 from minilm.models.gpt import GPT, GPTConfig
+from minilm.models.marian import MarianModel, MarianMTModel
+from minilm.models.marian_config import MarianConfig
 from minilm.models.ngram import NGram
 from minilm.models.recurrent import RecurrentConfig, RecurrentLM
+from minilm.models.t5 import T5ForConditionalGeneration
+from minilm.models.t5_config import T5Config
 from minilm.models.text_cnn import TextCNN, TextCNNConfig
 
 __all__ = [
@@ -29,9 +33,14 @@ __all__ = [
     "FeedForwardConfig",
     "FeedForwardLM",
     "GPTConfig",
+    "MarianConfig",
+    "MarianMTModel",
+    "MarianModel",
     "NGram",
     "RecurrentConfig",
     "RecurrentLM",
+    "T5Config",
+    "T5ForConditionalGeneration",
     "TextCNN",
     "TextCNNConfig",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,13 @@ class SentenceEncoder:
         tokenizer = BertTokenizer.from_pretrained(folder)
         return cls(BertModel.from_pretrained(folder), tokenizer, settings.get("max_seq_length"), _is_normalized(folder))
 
-    def __call__(self, texts: Sequence[str], batch_size: int = 32) -> Any:
-        """The vectors of `texts`, float32 (N, C). Texts of like length are computed together; that changes nothing."""
+    def __call__(
+        self, texts: Sequence[str], batch_size: int = 32, progress: Callable[[int, int], None] | None = None
+    ) -> Any:
+        """The vectors of `texts`, float32 (N, C). Texts of like length are computed together; that changes nothing.
+
+        progress: called with (texts done, texts) as it goes.
+        """
         if isinstance(texts, str):
             raise DataError("texts are a list of texts, and one text is [text]")
         rows = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"] if texts else []
@@ -78,6 +83,8 @@ class SentenceEncoder:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             vectors[chosen] = self._vectors([rows[row] for row in chosen])
+            if progress is not None:
+                progress(first + len(chosen), len(order))
         return vectors
 
     def _vectors(self, rows: list[list[int]]) -> Any:

@@ -40,6 +40,33 @@ class Dropout(Primitive, shapes="(...), (...) -> (...)", constants=("keep",), me
         return x * keep / (1 - p)
 
 
+class DropRows(Primitive, shapes="(N, C) -> (N, C)", dtypes="float", method=False):
+    """z = x / (1 - p) where it is kept, else 0;  dx = dz / (1 - p) there, else 0
+
+    What is kept follows from `key` and each row's number, `first` + `places` (N), or its place among the rows
+    (`kernels.drop_rows`): nothing is stored for the backward, and a row drops the same whichever others are there.
+
+    Source: Srivastava et al. 2014, with the scaling moved to training, so that the mean stays.
+    """
+
+    samples = [
+        sample((3, 5), key=7, first=0, p=0.4, places=None),
+        sample((3, 71), key=2**63 + 5, first=11, p=0.1, places=np.array([0, 4, 2])),
+        sample((2, 3), key=7, first=0, p=1.0, places=None),
+    ]
+
+    def forward(ctx, x, key, first, p, places=None):
+        ctx.drawn = key, first, p, places
+        return kernels.drop_rows(x, key, first, p, places)
+
+    def backward(ctx, dz):
+        return DropRows.apply(dz, *ctx.drawn)
+
+    def torch(torch, x, key, first, p, places=None):
+        one, places = np.ones(tuple(x.shape)), None if places is None else np.asarray(places)
+        return x * torch.from_numpy(kernels.drop_rows(one, key, first, p, places)).to(x.dtype)
+
+
 def keep_mask(shape: tuple[int, ...], p: float, generator: random.Generator | None = None) -> Tensor:
     """A boolean tensor, each element false with probability p. Errors: ValueError for p outside 0 ... 1."""
     if not 0 <= p <= 1:
@@ -79,8 +106,7 @@ def dropout_rows(x: Any, p: float, shape: tuple[int, int], places: Any = None) -
     key, part = dropout_key(p), random.current_part()
     B, T = shape
     first = part.first * T if part is not None and part.count == B else 0
-    keep = kernels.keep_rows(key, first, B * T, x.shape[-1], p)
-    return Dropout.apply(x, Tensor(keep if places is None else keep[places]), p)
+    return DropRows.apply(x, key, first, p, places)
 
 
 class Multinomial(

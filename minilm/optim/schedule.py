@@ -63,6 +63,28 @@ def warmup_cosine(warmup_steps: int, total_steps: int, floor: float = 0.0) -> Sc
     return warmup(warmup_steps, cosine(_remaining(warmup_steps, total_steps), floor))
 
 
+def warmup_inverse_sqrt(warmup_steps: int) -> Schedule:
+    """Rise in a straight line to 1 in `warmup_steps` steps, then fall like 1 / sqrt(step), with no end.
+
+    min((step + 1) / w, sqrt(w / (step + 1))), w = warmup_steps: `noam` without its scale.
+    """
+    _check_steps("warmup_steps", warmup_steps)
+    return lambda step: min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))
+
+
+def noam(d_model: int, warmup_steps: int = 4000) -> Schedule:
+    """The learning rate itself, for an optimiser's lr of 1: larger models learn more slowly.
+
+    1 / sqrt(d_model) min(1 / sqrt(t), t / warmup_steps^1.5), where the first step is t = 1 and here 0
+
+    Source: Vaswani et al. 2017, equation 3 (section 5.3).
+    """
+    if d_model < 1:
+        raise ConfigError(f"d_model must be at least 1, not {d_model}")
+    shape, peak = warmup_inverse_sqrt(warmup_steps), 1 / math.sqrt(d_model * warmup_steps)
+    return lambda step: peak * shape(step)
+
+
 def _progress(step: int, total_steps: int) -> float:
     """How far along, from 0 to 1."""
     return min(max(step, 0) / total_steps, 1.0)

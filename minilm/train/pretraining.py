@@ -54,29 +54,9 @@ def _small_bert() -> BertConfig:
         intermediate_size=1024,
         hidden_dropout_prob=0.0,  # ten minutes pass few texts often
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         initializer_range=0.035,  # BERT's 0.02 is for 768 channels; for 256 it is larger by the root of 3
     )
-
-
-def new_bert(config: BertConfig) -> BertForPreTraining:
-    """A BERT to be trained, whose positions begin as sines and cosines, in size like its other initial values.
-
-        position t, channels i and i + C / 2:  sin(t w), cos(t w),  w = 10000 ** (-2 i / C)
-
-    Then "the token before" is one and the same map for all positions (a rotation in each of these pairs of channels),
-    found once; with random numbers attention must learn it for each position by itself, which took most of the first
-    thousand steps. They are initial values only: the matrix is learnt as all others.
-
-    Source: Vaswani et al. 2017, section 3.5.
-    """
-    model = BertForPreTraining(config)
-    T, C = config.max_position_embeddings, config.hidden_size
-    angles = np.arange(T)[:, None] * 10000.0 ** (-2 * np.arange(C // 2) / C)
-    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # their mean square is 1 / 2
-    positions = model.bert.embeddings.position_embeddings.weight.array
-    positions[:, : waves.shape[1]] = waves * config.initializer_range * math.sqrt(2)
-    return model
 
 
 @dataclass
@@ -89,7 +69,8 @@ class PretrainConfig(RunConfig):
         vocab_size: how many tokens the WordPiece tokenizer learns. lowercase: whether upper and lower case are alike.
         document_gap: so many blank lines, or more, end a document; 0: the text is one document. A text as BERT's own
             tools read it, a sentence a line and a blank line between documents, has 1.
-        mask_probability: the share of tokens that are to be guessed. whole_words: whether words are masked whole.
+        mask_probability: the share of tokens that are to be guessed in training. measured_mask_probability: the same
+            in what validates; BERT's 15%, so that runs compare. whole_words: whether words are masked whole.
         short_probability: the share of pairs with a random length, below T.
         split_documents: whether the last part of each document validates, so that what is asked for is of works that
             are known; otherwise the last part of the text, works that are not.
@@ -101,18 +82,19 @@ class PretrainConfig(RunConfig):
 
     model: BertConfig = field(default_factory=_small_bert)
     task: str = TASK
-    vocab_size: int = 4096
+    vocab_size: int = 2048
     lowercase: bool = True
     document_gap: int = 4
-    mask_probability: float = 0.15
+    mask_probability: float = 0.3
+    measured_mask_probability: float = 0.15
     whole_words: bool = False
     short_probability: float = 0.1
     split_documents: bool = True
     batch_size: int = 16
-    steps: int = 6000
-    learning_rate: float = 5e-4
+    steps: int = 2500
+    learning_rate: float = 1e-3
     min_learning_rate: float = 1e-5
-    warmup_steps: int = 300
+    warmup_steps: int = 150
     beta2: float = 0.98
     weight_decay: float = 0.01
     precision: str = "bf16"
@@ -122,7 +104,8 @@ class PretrainConfig(RunConfig):
         """Raise ConfigError for a run that makes no sense."""
         self.require("vocab_size", self.vocab_size > len(SPECIAL), f"more than the {len(SPECIAL)} special tokens")
         self.require("document_gap", self.document_gap >= 0, "at least 0")
-        self.require("mask_probability", 0 < self.mask_probability <= 1, "above 0 and at most 1")
+        for name in ("mask_probability", "measured_mask_probability"):
+            self.require(name, 0 < getattr(self, name) <= 1, "above 0 and at most 1")
         self.require("short_probability", 0 <= self.short_probability <= 1, "from 0 to 1")
         unknown = set(self.model.others) - {"model_type"}
         if unknown:
@@ -226,10 +209,11 @@ class PretrainCorpus:
     def data(self, config: PretrainConfig) -> SegmentPairs:
         """Segment pairs, for a Trainer. Errors: DataError for too short a text."""
         masking = Masking.of(self.tokenizer, config.mask_probability, config.whole_words)
+        measured = replace(masking, probability=config.measured_mask_probability)
         T, B, short = config.sequence_length, config.batch_size, config.short_probability
         try:
             parts = self.documents.split(config.train_fraction, config.split_documents)
-            train, validate = (SentencePairs(part, T, B, masking, short) for part in parts)
+            train, validate = (SentencePairs(part, T, B, how, short) for part, how in zip(parts, (masking, measured)))
         except DataError as error:
             raise DataError(f"{self.name}: is too short: {error}") from None
         return SegmentPairs(train, validate, config.seed)

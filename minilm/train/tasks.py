@@ -53,7 +53,8 @@ def _neural(name: str) -> Callable[[], Task]:
 
 
 def _bert() -> Task:
-    from minilm.train.pretraining import PretrainConfig, PretrainCorpus, new_bert
+    from minilm.train.bert_start import new_bert
+    from minilm.train.pretraining import PretrainConfig, PretrainCorpus
 
     return Task(PretrainConfig, new_bert, PretrainCorpus)
 

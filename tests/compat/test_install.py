@@ -21,7 +21,8 @@ BEYOND = {
     "torch.nn.functional": {
         *("add_layer_norm", "add_rms_norm", "linear_gelu", "packed_self_attention", "self_attention"),
     },
-    "torch.nn.modules": {"Parameter", "functional", "init"},
+    "torch.nn": {"SinusoidalPositions"},
+    "torch.nn.modules": {"Parameter", "SinusoidalPositions", "functional", "init"},
     "torch.autograd": {"Node", "is_grad_enabled", "is_inference_mode_enabled"},
 }
 

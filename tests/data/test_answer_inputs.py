@@ -60,6 +60,21 @@ def test_positions_in_each_window(tokenizer: BertTokenizer) -> None:
     assert set(unlabelled.rows[0]) == {"input_ids", "token_type_ids", "attention_mask"}
 
 
+def test_parts_of_many_questions_are_as_the_whole(tokenizer: BertTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = [asked("a b c embeds d e", "d"), asked("a b", None), asked("a b c d e a b c", "e"), asked("c", "c")]
+    whole = answer_windows(tokenizer, questions, 10, 2, 3)
+    monkeypatch.setattr("minilm.data.answer_inputs.PART", 3)
+    seen: list[tuple[int, int]] = []
+    parts = answer_windows(tokenizer, questions, 10, 2, 3, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(3, 4), (4, 4)]
+    assert parts.question.tolist() == whole.question.tolist() == [0, 0, 1, 2, 2, 3]
+    assert [o.tolist() for o in parts.offsets] == [o.tolist() for o in whole.offsets]
+    assert [{k: np.asarray(v).tolist() for k, v in row.items()} for row in parts.rows] == [
+        {k: np.asarray(v).tolist() for k, v in row.items()} for row in whole.rows
+    ]
+    assert parts.unreachable == whole.unreachable == 0
+
+
 def test_an_answer_longer_than_a_window_is_counted(tokenizer: BertTokenizer) -> None:
     for max_length, starts in ((10, [4]), (9, [4, 0])):
         windows = answer_windows(tokenizer, [asked("a b c d e", "a b c d")], max_length, 1, 3)

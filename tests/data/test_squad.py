@@ -132,6 +132,56 @@ def test_files_that_are_none(tmp_path: Path, data: Any, why: str) -> None:
         read_squad(written(tmp_path, data))
 
 
+def test_offsets_are_counted_in_characters(tmp_path: Path) -> None:
+    """Not in bytes, nor in UTF-16's halves, and no accent is composed: as Python counts, and SQuAD does."""
+    context = "\U0001f600 na\u00efve e\u0301t\u00e9 \u6771\u4eac in \U00020000 Rome"
+    for text in ("na\u00efve", "e\u0301t\u00e9", "\u6771\u4eac", "\U00020000", "Rome"):
+        data = file_of(question(answers=[answer(text, context.index(text))]), context=context)
+        for written_as in (data, json.dumps(data, ensure_ascii=False)):
+            read = read_squad(written(tmp_path, written_as))
+            assert read.questions[0].answers == (Answer(text, context.index(text)),)
+            assert read.repaired == 0
+    composed = file_of(question(answers=[answer("\u00e9t\u00e9", 8)]), context=context)
+    with pytest.raises(DataError, match="nor anywhere in it"):
+        read_squad(written(tmp_path, composed))
+
+
+def test_an_id_may_not_come_twice_in_the_whole_file(tmp_path: Path) -> None:
+    one, two = file_of(question(id=3)), file_of(question(id="3"))
+    path = written(tmp_path, {"data": one["data"] + two["data"]})
+    with pytest.raises(
+        DataError, match=r"data\[1\].*: the id '3' is that of data\[0\]\.paragraphs\[0\]\.qas\[0\], too"
+    ):
+        read_squad(path)
+
+
+def test_every_answer_must_stand_in_the_context(tmp_path: Path) -> None:
+    wrong = question(answers=[answer("The Norman", 0), answer("ruled", 18), answer("ruled", 19)])
+    with pytest.raises(
+        DataError, match=r"answers\[2\]: the answer 'ruled' is not in its context at 19; it stands at 18"
+    ):
+        read_squad(written(tmp_path, file_of(wrong)))
+
+
+def test_version_1_has_neither_version_nor_title_nor_is_impossible(tmp_path: Path) -> None:
+    data = file_of(question())
+    del data["version"], data["data"][0]["title"]
+    (read,) = read_squad(written(tmp_path, data)).questions
+    assert (read.title, read.answers) == ("", (Answer("The Norman", 0),))
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    path = written(tmp_path, "\ufeff" + json.dumps(file_of(question())))
+    assert len(read_squad(path).questions) == 1
+
+
+def test_a_file_that_is_not_utf_8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin.json"
+    path.write_bytes(b'{"data": [\n"\xe9"]}')
+    with pytest.raises(DataError, match=r"latin\.json: byte 0xe9 at offset 12, line 2, is not valid UTF-8"):
+        read_squad(path)
+
+
 def test_without_labels_answers_do_not_matter(tmp_path: Path) -> None:
     read = read_squad(written(tmp_path, file_of({"id": "a", "question": "Who?"})), labelled=False)
     assert read.questions[0].answers == ()

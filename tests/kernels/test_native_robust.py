@@ -35,6 +35,30 @@ def _attended(real, N, C):
     return (real(2, N, 5), q, k, v, *reference.attention(q, k, v, *settings), *settings)
 
 
+def _recurrent(real, N, C, gates, states, reverse):
+    """What is given, weights, and a first state, for two times, of which the second has fewer sequences."""
+    return real(N, gates * C), 0.2 * real(gates * C, C), *real(states, N - N // 2, C), (N - N // 2, N // 2), reverse
+
+
+def _recurrent_back(real, N, C, gates, states, reverse):
+    """The gradients of outputs and last state, weights, gates, cells, outputs and a first state for the same."""
+    _, weight, *first, sizes, reverse = _recurrent(real, N, C, gates, states, reverse)
+    gradients = real(N, C), *real(states, N - N // 2, C)
+    return (
+        *gradients,
+        weight,
+        *([real(N, gates * C), real(N, C)] if gates > 1 else []),
+        real(N, C),
+        *first,
+        sizes,
+        reverse,
+    )
+
+
+def _with_bias(bias, given, weight, *rest):
+    return (given, weight, bias, *rest)
+
+
 CASES = [
     ("matmul", lambda real, whole, N, C: (real(N, C), real(C, 41))),
     ("matmul", lambda real, whole, N, C: (real(7, N, C), real(7, C, 5))),
@@ -76,6 +100,16 @@ CASES = [
         lambda real, whole, N, C: (*(abs(real(N, C)) for _ in range(4)), 1e-2, 0.9, 0.95, 1e-8, 0.1, 3),
     ),
     ("square_sum", lambda real, whole, N, C: (real(N, C),)),
+    *[("rnn_layer", lambda real, whole, N, C, r=r: (*_recurrent(real, N, C, 1, 1, r), not r)) for r in (False, True)],
+    *[("lstm_layer", lambda real, whole, N, C, r=r: _recurrent(real, N, C, 4, 2, r)) for r in (False, True)],
+    ("gru_layer", lambda real, whole, N, C: _with_bias(real(3 * C), *_recurrent(real, N, C, 3, 1, False))),
+    ("gru_layer", lambda real, whole, N, C: _with_bias(None, *_recurrent(real, N, C, 3, 1, True))),
+    *[
+        ("rnn_layer_backward", lambda real, whole, N, C, r=r: (*_recurrent_back(real, N, C, 1, 1, r), not r))
+        for r in (False, True)
+    ],
+    *[("lstm_layer_backward", lambda real, whole, N, C, r=r: _recurrent_back(real, N, C, 4, 2, r)) for r in (0, 1)],
+    *[("gru_layer_backward", lambda real, whole, N, C, r=r: _recurrent_back(real, N, C, 3, 1, r)) for r in (0, 1)],
 ]
 OVERWRITTEN = {"adamw": (0, 2, 3)}  # arguments that a kernel changes; every other one stays as it is
 # Of any number of rows the result is small: a kernel would begin with 2^48 of them, and be at it for years.

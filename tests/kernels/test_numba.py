@@ -208,6 +208,29 @@ CASES = {
     },
     "scatter_rows": ("scatter_rows", lambda made, plain: (made(31, 131), np.arange(31) * 7 % 11, 13)),
     "scatter_rows of nothing": ("scatter_rows", lambda made, plain: (made(0, 3), np.zeros(0, int), 5)),
+    **{
+        f"{name} {reverse}": (
+            name,
+            lambda made, plain, recurrent=recurrent, reverse=reverse: (*recurrent(made), (5, 3, 3, 1), reverse),
+        )
+        for name, recurrent in {
+            "lstm_layer": lambda made: (made(12, 28), 0.3 * made(28, 7), made(5, 7), made(5, 7)),
+            "lstm_layer_backward": lambda made: (
+                *(made(12, 7), made(5, 7), made(5, 7), 0.3 * made(28, 7)),
+                *(made(12, 28), made(12, 7), made(12, 7), made(5, 7), made(5, 7)),
+            ),
+            "gru_layer": lambda made: (made(12, 21), 0.3 * made(21, 7), made(21), made(5, 7)),
+            "gru_layer_backward": lambda made: (
+                *(made(12, 7), made(5, 7), 0.3 * made(21, 7)),
+                *(made(12, 21), made(12, 7), made(12, 7), made(5, 7)),
+            ),
+        }.items()
+        for reverse in (False, True)
+    },
+    "gru_layer without a bias": (
+        "gru_layer",
+        lambda made, plain: (made(12, 21), 0.3 * made(21, 7), None, made(5, 7), (5, 3, 3, 1), False),
+    ),
     "adamw": ("adamw", _adamw),
     "square_sum": ("square_sum", lambda made, plain: ([made(3, 2741), made(), made(0, 2)],)),
     **{

@@ -248,6 +248,15 @@ def test_whole_words_and_letter_case_are_settings(begin):
     assert corpus.tokenizer.token_to_id("The") is not None
 
 
+def test_what_validates_is_masked_at_a_rate_of_its_own(begin):
+    trainer, _ = begin(mask_probability=0.4, measured_mask_probability=0.2, batch_size=50)
+    for batch, share in ((trainer.data.batch(0), 0.4), (trainer.data.validation(0), 0.2)):
+        ids, labels = batch[0], batch[3]
+        asked = labels >= 0
+        tokens = np.where(asked, labels, ids)
+        assert asked.sum() / (tokens >= 5).sum() == pytest.approx(share, abs=0.02)  # special tokens are 0 to 4
+
+
 def test_a_run_knows_its_kind_and_older_configurations_load(begin):
     trainer, _ = begin()
     values = json.loads((trainer.folder / "config.json").read_text())
@@ -271,7 +280,8 @@ def test_a_run_knows_its_kind_and_older_configurations_load(begin):
         ({"vocab_sizes": 3}, "unknown key 'vocab_sizes' .did you mean 'vocab_size'"),
         ({"model.vocab_size": 300}, "model.vocab_size follows from the tokenizer; set vocab_size, without model"),
         ({"vocab_size": 5}, "vocab_size must be more than the 5 special tokens, not 5"),
-        ({"mask_probability": 0}, "mask_probability must be above 0 and at most 1"),
+        ({"mask_probability": 0}, "^mask_probability must be above 0 and at most 1"),
+        ({"measured_mask_probability": 1.5}, "measured_mask_probability must be above 0 and at most 1, not 1.5"),
         ({"short_probability": 1.5}, "short_probability must be from 0 to 1"),
         ({"document_gap": -1}, "document_gap must be at least 0"),
         ({"model.max_position_embeddings": 4}, "at least 5 positions"),

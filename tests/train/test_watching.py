@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from minilm.cli import app
-from minilm.display import Display, clock, time_left
+from minilm.display import Display, clock, progress_bar, time_left
 from minilm.errors import ConfigError
 from minilm.files import locked
 from minilm.train import LogFile, Observer, listing
@@ -66,6 +66,19 @@ def test_a_display_prints_plain_lines_now_and_then_elsewhere():
         display.say("what stays")
         display.move(2, 4, "too soon")
     assert console.file.getvalue() == " 25%  one  two\nwhat stays\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_progress_bar_is_seen_in_a_terminal_only(monkeypatch, terminal):
+    monkeypatch.setattr("minilm.display.REFRESH", 0)
+    console, streams = a_console(terminal), []
+    monkeypatch.setattr("minilm.display.Console", lambda stderr: (streams.append(stderr), console)[1])
+    with progress_bar("texts encoded") as progress:
+        progress(1, 4)
+        progress(2, 4)
+    shown = console.file.getvalue()
+    assert streams == [True]
+    assert ("texts encoded" in shown and " 50%" in shown) if terminal else shown == ""
 
 
 def test_the_time_left_is_that_of_the_rest(monkeypatch):

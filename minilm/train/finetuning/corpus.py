@@ -24,7 +24,7 @@ from minilm.models.pretrained import fill, read_weights
 from minilm.tensor import Tensor
 from minilm.text.wordpiece import BertTokenizer
 from minilm.train.finetuning.examples import Epochs
-from minilm.train.finetuning.tasks import TASKS, BertTask, restored
+from minilm.train.finetuning.tasks import TASKS, BertTask, Progress, restored
 from minilm.train.observers import Observer
 
 Array = Any
@@ -54,9 +54,18 @@ class FinetuneCorpus:
         learnt, encoded: the same as the model sees them. place: the run's folder.
     """
 
-    def __init__(self, task: BertTask, train: Sequence[Any], validation: Sequence[Any], place: Path) -> None:
+    def __init__(
+        self,
+        task: BertTask,
+        train: Sequence[Any],
+        validation: Sequence[Any],
+        place: Path,
+        progress: Progress = None,
+    ) -> None:
         self.config, self.task, self.train, self.validation, self.place = task.config, task, train, validation, place
-        self.learnt, self.encoded = self.task.encode(train), self.task.encode(validation)
+        total = len(train) + len(validation)
+        self.learnt = self.task.encode(train, progress=_part_of(total, 0, progress))
+        self.encoded = self.task.encode(validation, progress=_part_of(total, len(train), progress))
 
     @property
     def tokenizer(self) -> BertTokenizer:
@@ -66,9 +75,7 @@ class FinetuneCorpus:
     # --- a run's corpus, as `tasks.Task` says ------------------------------------------------------------
 
     @classmethod
-    def prepare(
-        cls, source: Source, folder: Path, config: Any, progress: Callable[[int, int], None] | None = None
-    ) -> Any:
+    def prepare(cls, source: Source, folder: Path, config: Any, progress: Progress = None) -> Any:
         """Read the examples, and put them and the tokenizer into the run's folder. Errors: DataError, ConfigError."""
         kind = TASKS[config.task]
         train = kind.read(source.train, config, **source.options)
@@ -80,7 +87,7 @@ class FinetuneCorpus:
         else:
             validation, labels = kind.read(source.validate, config, **source.options), kind.labels_of(train)
         tokenizer = BertTokenizer.from_pretrained(found(config.pretrained))
-        corpus = cls(kind(config, tokenizer, labels), train, validation, folder)
+        corpus = cls(kind(config, tokenizer, labels), train, validation, folder, progress)
         for name, originals in ((TRAIN, train), (VALIDATION, validation)):
             with written_whole(folder / name, "w") as file:
                 for original in originals:
@@ -173,6 +180,11 @@ class FinetuneCorpus:
     def result(self, folder: Path, minilm: str) -> tuple[str, str]:
         """How the model is used."""
         return "predict", f"{minilm} predict {folder / 'model'} FILE"
+
+
+def _part_of(total: int, before: int, progress: Progress) -> Progress:
+    """What shows the progress of a part of `total`, that `before` of them were done before."""
+    return None if progress is None else lambda done, _: progress(before + done, total)
 
 
 def _read_originals(path: Path, kind: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ from minilm.train.batches import targets_in
 from minilm.train.finetuning.examples import Examples
 
 Array = Any
+Progress = Callable[[int, int], None] | None  # called with how many originals are done, and of how many
 
 
 @dataclass
@@ -80,7 +81,7 @@ class BertTask(ABC):
         return None
 
     @abstractmethod
-    def encode(self, originals: Sequence[Any], labelled: bool = True) -> Encoded:
+    def encode(self, originals: Sequence[Any], labelled: bool = True, progress: Progress = None) -> Encoded:
         """The examples that the model sees. Errors: DataError, as for a label that is none of training's."""
 
     @abstractmethod
@@ -115,12 +116,20 @@ class BertTask(ABC):
         return 1 if self.labels is None else len(self.labels)
 
     def predicted(
-        self, model: Any, encoded: Encoded, originals: Sequence[Any], labelled: bool = True
+        self,
+        model: Any,
+        encoded: Encoded,
+        originals: Sequence[Any],
+        labelled: bool = True,
+        progress: Progress = None,
     ) -> tuple[float, list[Any]]:
-        """The mean loss over all targets (NaN without labels), and a prediction for each original."""
+        """The mean loss over all targets (NaN without labels), and a prediction for each original.
+
+        progress: called with (examples done, examples) as it goes; an original may be several.
+        """
         examples = encoded.examples
         scores: list[Array] = [None] * len(examples)
-        total, count = 0.0, 0
+        total, count, done = 0.0, 0, 0
         with no_grad():
             for numbers in examples.by_length(self.config.batch_size):
                 ids, types, mask, targets = examples.gather(numbers, self.tokenizer.pad_token_id)
@@ -131,6 +140,9 @@ class BertTask(ABC):
                     total, count = total + output.loss.item() * found, count + found
                 for number, row in zip(numbers, self.scores(output)):
                     scores[number] = row
+                done += len(numbers)
+                if progress is not None:
+                    progress(done, len(examples))
         return total / count if count else math.nan, self.interpreted(scores, encoded, originals)
 
 
@@ -154,11 +166,11 @@ class Classification(BertTask):
         """All labels that occur."""
         return LabelMap.of(str(example.label) for example in originals)
 
-    def encode(self, originals: Sequence[TextExample], labelled: bool = True) -> Encoded:
+    def encode(self, originals: Sequence[TextExample], labelled: bool = True, progress: Progress = None) -> Encoded:
         """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP], cut to max_length tokens."""
         assert self.labels is not None
         ids = label_ids(originals, self.labels) if labelled else np.zeros(len(originals), np.int64)
-        rows = text_rows(self.tokenizer, originals, max_length=self.config.max_length)
+        rows = text_rows(self.tokenizer, originals, max_length=self.config.max_length, progress=progress)
         return Encoded(Examples.of(rows.rows, ids), rows)
 
     def interpreted(self, scores: list[Array], encoded: Encoded, originals: Sequence[Any]) -> list[Any]:
@@ -221,10 +233,10 @@ class Tagging(BertTask):
         """All tags that occur."""
         return LabelMap.of(tag for sentence in originals for tag in sentence.tags)
 
-    def encode(self, originals: Sequence[TaggedSentence], labelled: bool = True) -> Encoded:
+    def encode(self, originals: Sequence[TaggedSentence], labelled: bool = True, progress: Progress = None) -> Encoded:
         """Windows over the sentences; a word's tag stands at its first token."""
         labels, length = self.labels if labelled else None, self.config.max_length
-        windows = tag_windows(self.tokenizer, originals, labels, length, min(32, (length - 3) // 2))
+        windows = tag_windows(self.tokenizer, originals, labels, length, min(32, (length - 3) // 2), progress)
         return Encoded(Examples.of(windows.rows, [row["labels"] for row in windows.rows], by_token=True), windows)
 
     def interpreted(self, scores: list[Array], encoded: Encoded, originals: Sequence[Any]) -> list[Any]:
@@ -273,7 +285,7 @@ class Answering(BertTask):
         """Questions of a SQuAD file, version 1.1 or 2.0."""
         return read_squad(path, labelled).questions
 
-    def encode(self, originals: Sequence[Question], labelled: bool = True) -> Encoded:
+    def encode(self, originals: Sequence[Question], labelled: bool = True, progress: Progress = None) -> Encoded:
         """Windows over the contexts; the target is where the answer begins and ends."""
         windows = answer_windows(
             self.tokenizer,
@@ -282,6 +294,7 @@ class Answering(BertTask):
             self.config.stride,
             max_question_length=max(self.config.max_length // 4, 1),
             labelled=labelled,
+            progress=progress,
         )
         names = "start_positions", "end_positions"
         targets = np.array([[row.get(name, 0) for name in names] for row in windows.rows], np.int64)
