@@ -1,6 +1,6 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram, questions.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram, ladder, questions.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """

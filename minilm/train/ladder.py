@@ -9,6 +9,7 @@ tokens, with as much before them as it can see.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -27,8 +28,9 @@ from minilm.models.ngram_counts import ORDERS, NGramCounts
 from minilm.modes import no_grad
 from minilm.ops.loss import cross_entropy
 from minilm.tensor import Tensor
-from minilm.train.config import TextConfig, TrainConfig
-from minilm.train.corpus import Corpus
+from minilm.text.tokenizer import FILE_NAME as TOKENIZER
+from minilm.train.config import RunConfig, TextConfig, TrainConfig
+from minilm.train.corpus import TOKENS, Corpus
 from minilm.train.neural import CONFIGS as NEURAL
 from minilm.train.observers import LogFile, Observer
 from minilm.train.run import new_run
@@ -41,16 +43,16 @@ NGRAM = "ngram"
 RUNGS = (NGRAM, "ffnn", "rnn", "lstm", "gru", "gpt")  # from the oldest to the newest
 TITLES = {NGRAM: "n-gram", "ffnn": "feed-forward", "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "gpt": "GPT"}
 
-# What each network has beside its width, which the budget decides, and the learning rate that served it best.
+# What each network has beside its width, which the budget decides, and its learning rate.
 NETWORKS: dict[str, dict[str, Any]] = {
     "ffnn": {"model.context": 8, "model.n_embd": 32, "learning_rate": 2e-3},
     "rnn": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 2e-3},
-    "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
+    "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 8e-3},
     "gru": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
-    "gpt": {"model.n_layer": 4, "model.n_head": 4, "model.bias": False, "learning_rate": 3e-3},
+    "gpt": {"model.n_layer": 3, "model.n_head": 4, "model.bias": False, "learning_rate": 6e-3},
 }
 WIDTH = {"ffnn": "n_hidden", "gpt": "n_embd"}  # of the others n_hidden
-UNIT = 8  # widths are multiples of it, which vectors and heads like
+UNIT = 4  # widths are multiples of it, so that there may be as many heads
 
 
 @dataclass
@@ -69,12 +71,12 @@ class LadderConfig(Config):
         seed: of the initial values and the batches.
     """
 
-    parameters: int = 540_000
+    parameters: int = 160_000
     seconds: float = 90.0
     steps: int = 0
     batch_size: int = 32
     block_size: int = 64
-    precision: str = "float32"
+    precision: str = "bf16"
     tokenizer: str = "char"
     bpe_vocab_size: int = 2048
     train_fraction: float = 0.9
@@ -138,7 +140,7 @@ class Rung:
 
 
 def sized(config: TextConfig, budget: int, vocab_size: int) -> TextConfig:
-    """The run with the widest model that has at most `budget` parameters. Errors: ConfigError if even 8 is too wide."""
+    """The run with the widest model that has at most `budget` parameters. Errors: ConfigError if even 4 is too wide."""
     name = WIDTH.get(config.task, "n_hidden")
 
     def of_width(units: int) -> TextConfig:
@@ -159,7 +161,7 @@ def sized(config: TextConfig, budget: int, vocab_size: int) -> TextConfig:
     return of_width(least)
 
 
-def _count(config: TextConfig) -> int:
+def _count(config: RunConfig) -> int:
     return sum(parameter.numel() for parameter in task(config.task).model(config.model).parameters())
 
 
@@ -173,14 +175,14 @@ def longest_order(ids: Array, vocab_size: int, budget: int) -> int:
     return max([order for order, count in zip(ORDERS, numbers) if count <= budget], default=1)
 
 
-def shape(config: TextConfig) -> str:
+def shape(config: RunConfig) -> str:
     """A network's shape in a few words."""
     model = config.model
     if config.task == "ffnn":
         return f"{model.context} tokens, {model.n_embd} to {model.n_hidden}"
     if config.task == "gpt":
         return f"{model.n_layer} layers of {model.n_embd}, {model.n_head} heads"
-    return f"{model.n_layer} layer of {model.n_hidden}"
+    return f"{model.n_layer} layer{'s' if model.n_layer > 1 else ''} of {model.n_hidden}"
 
 
 # --- the same question for all -------------------------------------------------------------------------
@@ -274,11 +276,7 @@ def climb(
     for kind in kinds:
         if kind not in RUNGS:
             raise ConfigError(f"the models are {', '.join(RUNGS)}, not {kind}")
-    folder.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus.prepare(source, folder, config.run("gpt"))
-    held = HeldOut.of(corpus, config.held_out)
-    V = corpus.tokenizer.vocab_size
-    runs = {kind: sized(config.run(kind), config.parameters, V) for kind in kinds if kind != NGRAM}
+    corpus, held, runs = _prepared(source, folder, config, kinds)
     found = []
     for kind in kinds:
         if kind == NGRAM:
@@ -288,6 +286,26 @@ def climb(
         say(f"{rung.title}: {rung.bits_per_character:.3f} bits per character, perplexity {rung.perplexity:.3f}")
         found.append(rung)
     return found, held.first
+
+
+def _prepared(
+    source: str | os.PathLike[str] | None, folder: Path, config: LadderConfig, kinds: Sequence[str]
+) -> tuple[Corpus, HeldOut, dict[str, TextConfig]]:
+    """The corpus, its held-out tokens and the networks' runs. When it fails, nothing is left of it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        corpus = Corpus.prepare(source, folder, config.run("gpt"))
+        held, V = HeldOut.of(corpus, config.held_out), corpus.tokenizer.vocab_size
+        return corpus, held, {kind: sized(config.run(kind), config.parameters, V) for kind in kinds if kind != NGRAM}
+    except BaseException:
+        for name in (TOKENS, TOKENIZER):
+            with contextlib.suppress(OSError):  # here and below: the error that is on its way says more
+                (folder / name).unlink()
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _ngram(corpus: Corpus, held: HeldOut, config: LadderConfig) -> Rung:

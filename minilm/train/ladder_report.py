@@ -28,6 +28,11 @@ HEADINGS = (
     "bits per character",
 )
 
+# Those for a terminal, where bits per character is no long heading.
+NARROW = {heading: heading for heading in HEADINGS if heading not in ("shape", "tokens read")} | {
+    "bits per character": "bits/char"
+}
+
 
 def cells(rung: Rung) -> list[str]:
     """A row of the table, as HEADINGS has it."""
@@ -49,12 +54,14 @@ def best(rungs: Sequence[Rung]) -> Rung:
 
 
 def terminal_table(rungs: Sequence[Rung]) -> Table:
-    """The table for a terminal, the best model in bold."""
+    """The table for a terminal of 80 characters, the best model in bold; shapes are in the Markdown."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right")
+    shown = [HEADINGS.index(heading) for heading in NARROW]
+    for heading, words in NARROW.items():
+        table.add_column(words, justify="left" if heading == "model" else "right", no_wrap=True)
     for rung in rungs:
-        table.add_row(*cells(rung), style="bold" if rung is best(rungs) else "")
+        row = cells(rung)
+        table.add_row(*(row[i] for i in shown), style="bold" if rung is best(rungs) else "")
     return table
 
 
