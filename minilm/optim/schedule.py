@@ -37,6 +37,15 @@ def cosine(total_steps: int, floor: float = 0.0) -> Schedule:
     return lambda step: floor + (1 - floor) * (1 + math.cos(math.pi * _progress(step, total_steps))) / 2
 
 
+def inverse_sqrt(scale: int) -> Schedule:
+    """1 at step 0, and then 1 / sqrt(1 + step / scale): behind `warmup(scale, ...)` it is 1 / sqrt of the steps in all.
+
+    Source: Vaswani et al. 2017, section 5.3 ("Noam"), without their factor for the model's size.
+    """
+    _check_steps("scale", scale)
+    return lambda step: 1 / math.sqrt(1 + max(step, 0) / scale)
+
+
 def warmup(warmup_steps: int, then: Schedule) -> Schedule:
     """(step + 1) / (warmup_steps + 1) while step < warmup_steps; after that `then`, counted from there.
 

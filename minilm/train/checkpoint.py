@@ -150,7 +150,7 @@ def load_run(folder: str | os.PathLike[str], kind: str | None = None) -> tuple[A
     config = config_of(path, record)
     if kind not in (None, config.task):
         raise CheckpointError(f"{place}: is a run that trains a {config.task}, and a {kind} is needed")
-    model = _model(path, config, tensors, record)
+    model = model_of(path, config, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -327,7 +327,8 @@ def config_of(path: Path, record: dict[str, Any]) -> RunConfig:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from None
 
 
-def _model(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
+def model_of(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
+    """The model of a checkpoint that was read, averaged weights if the run averages. Errors: CheckpointError."""
     try:
         model = task(config.task).model(type(config.model).from_dict(record["model"]))
     except (MinilmError, KeyError) as error:
@@ -349,7 +350,7 @@ def load_best(trainer: Trainer) -> None:
     for path in checkpoints(trainer.folder or ""):
         if step_of(path) == best and "+" not in path.name:
             tensors, record = read_checkpoint(path)
-            model = _model(path, trainer.config, tensors, record)
+            model = model_of(path, trainer.config, tensors, record)
             trainer.model.load_state_dict(model.state_dict())
             return
     raise CheckpointError(f"{trainer.folder}: the best checkpoint, of step {best}, is gone")
