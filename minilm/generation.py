@@ -76,6 +76,15 @@ class LayerCache:
         self.length = end
         return Tensor(self._keys[:, :, :end]), Tensor(self._values[:, :, :end])
 
+    def reorder(self, indices: Array) -> None:
+        """Row i becomes what row indices[i] was; there may be more rows than before, or fewer."""
+        same = len(indices) == len(self._keys)
+        for name in ("_keys", "_values"):
+            old = getattr(self, name)
+            new = old if same else np.empty((len(indices), *old.shape[1:]), old.dtype)
+            new[:, :, : self.length] = old[indices, :, : self.length]
+            setattr(self, name, new)
+
 
 class KVCache:
     """Keys and values of all layers: with them a new token costs one position, not the whole context again."""

@@ -11,6 +11,8 @@ from minilm.models.bert_heads import (
     BertForTokenClassification,
 )
 from minilm.models.gpt import GPT, GPTConfig
+from minilm.models.marian import MarianModel, MarianMTModel
+from minilm.models.marian_config import MarianConfig
 
 __all__ = [
     "GPT",
@@ -23,4 +25,7 @@ __all__ = [
     "BertForTokenClassification",
     "BertModel",
     "GPTConfig",
+    "MarianConfig",
+    "MarianMTModel",
+    "MarianModel",
 ]

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from minilm.errors import ConfigError
-from minilm.models.config import Config
+from minilm.models.pretrained_config import ACTIVATIONS, PretrainedConfig
 
-# The activations by Hugging Face's names: what each is here.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
-
-# Keys that make another model of it, and the values with which they do not.
-REFUSED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("bert", "", None),
-    "position_embedding_type": ("absolute", None),
-    "is_decoder": (False, None),
-    "is_encoder_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-}
 
 
 @dataclass
-class BertConfig(Config):
+class BertConfig(PretrainedConfig):
     """The shape of a BERT, under Hugging Face's names. The defaults are bert-base-uncased's.
 
     Attributes:
@@ -50,7 +28,6 @@ class BertConfig(Config):
         id2label, label2id: the classes' names, and back.
         problem_type: a classifier's loss, one of PROBLEMS; None to see it from the labels.
         tie_word_embeddings: whether the scores of tokens are made by the matrix of their embeddings.
-        others: what else stood in config.json, written back by `to_dict`.
     Errors: ConfigError for an impossible shape, and for a key that asks for what this model is not.
     """
 
@@ -73,7 +50,16 @@ class BertConfig(Config):
     label2id: dict | None = None
     problem_type: str | None = None
     tie_word_embeddings: bool = True
-    others: dict = field(default_factory=dict)
+
+    model_type: ClassVar[str] = "bert"
+    refused: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None),
+        "is_encoder_decoder": (False, None),
+        "add_cross_attention": (False, None),
+        "pruned_heads": ({}, None),
+        "quantization_config": (None,),
+    }
 
     def check(self) -> None:
         """Raise ConfigError for an impossible shape; fill in the labels' names."""
@@ -95,9 +81,7 @@ class BertConfig(Config):
         self.require(
             "pad_token_id", padding is None or 0 <= padding < self.vocab_size, f"from 0 to {self.vocab_size - 1}"
         )
-        for key, harmless in REFUSED.items():
-            if key in self.others and self.others[key] not in harmless:
-                raise ConfigError(f"{key} {self.others[key]!r} is not supported: this BERT knows {harmless[0]!r} only")
+        super().check()
         self._name_labels()
 
     def _name_labels(self) -> None:
@@ -128,20 +112,9 @@ class BertConfig(Config):
     def to_dict(self) -> dict[str, Any]:
         """As config.json has it: the keys above, and the others beside them."""
         values = super().to_dict()
-        others = values.pop("others")
         values.pop("num_labels")
         values["id2label"] = {str(number): name for number, name in (self.id2label or {}).items()}
-        return {**others, **values, "model_type": "bert"}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> BertConfig:
-        """Of what config.json holds. Keys that change nothing are kept in `others`.
-
-        Errors: ConfigError for a wrong type, an impossible value, and what makes another model of it.
-        """
-        known = {f.name for f in fields(cls)} - {"others"}
-        others = {key: value for key, value in values.items() if key not in known}
-        return cls(**{key: value for key, value in values.items() if key in known}, others=others)
+        return values
 
 
 def _number(pair: tuple[Any, Any]) -> int:

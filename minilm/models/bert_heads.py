@@ -3,7 +3,7 @@
 Each model is called as in Hugging Face's library, `model(input_ids, attention_mask, token_type_ids, labels=...)`, and
 returns an Output. `loss(...)` is what training uses: a mean over the targets, computed without the work that a loss
 does not need. Padding is computed as there wherever scores for it are returned, and nowhere else (see
-`bert.Positions`); `pack=True` leaves it out there too, and the scores are then 0.
+`positions.Positions`); `pack=True` leaves it out there too, and the scores are then 0.
 
 Source: Devlin et al. 2019, sections 3.1 and 4. A label of -100 is none.
 """
@@ -17,9 +17,10 @@ import numpy as np
 
 from minilm import nn
 from minilm.errors import ConfigError, DtypeError, ShapeError
-from minilm.models.bert import BertDense, BertModel, Positions, positions_of
+from minilm.models.bert import BertDense, BertModel, positions_of
 from minilm.models.bert_config import BertConfig
 from minilm.models.outputs import Output
+from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel, initialise
 from minilm.nn import functional as F
 from minilm.nn.parameter import Parameter

@@ -27,8 +27,6 @@ from minilm.serialization import load, save
 from minilm.tensor import Tensor
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-ENCODER = "bert."  # what the names of the encoder's weights begin with, in a model with a head
-CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")  # in older files; no weights
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 M = TypeVar("M", bound="PretrainedModel")
@@ -63,14 +61,32 @@ class LoadingReport:
 
 
 class PretrainedModel(nn.Module):
-    """A model that is read from and written to Hugging Face's directories; it is made of a `config`."""
+    """A model that is read from and written to Hugging Face's directories; it is made of a `config`.
+
+    Attributes:
+        prefix: what the names of the body's weights begin with, in a model with a head.
+        body: how they go on: those that no one trains anew, so that one that is missing is an error.
+        beside_body: how others below the prefix begin, which may be missing.
+        made: how the names end of what a model makes itself, and a file may lack. unwritten: of what it never holds.
+        constants: names in older files, which are no weights.
+    """
 
     config_class: Any = None
     config: Any
+    prefix = "bert."
+    body: tuple[str, ...] = ("embeddings.", "encoder.")
+    beside_body: tuple[str, ...] = ("pooler.",)
+    made: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ("embeddings.position_ids", "embeddings.token_type_ids")
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def initialise(self, part: nn.Module) -> None:
+        """New initial values for a part of the model."""
+        initialise(part, self.config)
 
     @classmethod
     def from_pretrained(
@@ -114,7 +130,7 @@ class PretrainedModel(nn.Module):
         config["architectures"] = [type(self).__name__]
         config.pop("torch_dtype", None)  # the older name of the same
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        weights = {names[0]: tensor for names, tensor in _distinct(self)}
+        weights = {names[0]: tensor for names, tensor in _distinct(self) if not names[0].endswith(self.unwritten)}
         save(weights, place / WEIGHTS, {"format": "pt"})  # what transformers wants to read there
         with written_whole(place / CONFIG, "w") as file:
             file.write(text)
@@ -160,16 +176,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 def fill(model: PretrainedModel, weights: Mapping[str, Tensor], source: str, ignore_mismatched: bool) -> LoadingReport:
     """Copy weights by name into a model; all is checked before anything is changed.
 
-    Errors: CheckpointError that lists the encoder's weights that are missing, and those of another shape.
+    Errors: CheckpointError that lists the body's weights that are missing, and those of another shape.
     """
     report, places = LoadingReport(), _distinct(model)
     own = {name for names, _ in places for name in names}
-    given = _renamed(weights, own, source)
+    given = _renamed(model, weights, own, source)
     taken: list[tuple[Tensor, Tensor]] = []
     for names, tensor in places:
         there = [name for name in names if name in given]  # tied weights may stand under any of their names
         if not there:
-            report.missing_keys.append(names[0])
+            report.missing_keys += [] if names[0].endswith(model.made) else [names[0]]
         elif given[there[0]].shape != tensor.shape:
             report.mismatched_keys.append((there[0], given[there[0]].shape, tensor.shape))
         else:
@@ -178,7 +194,7 @@ def fill(model: PretrainedModel, weights: Mapping[str, Tensor], source: str, ign
                 name for name in there[1:] if not np.array_equal(given[name].array, given[there[0]].array)
             ]
     report.unexpected_keys += [name for name in given if name not in own]
-    lost = [name for name in report.missing_keys if _in_encoder(name)]
+    lost = [name for name in report.missing_keys if name.removeprefix(model.prefix).startswith(model.body)]
     if lost or (report.mismatched_keys and not ignore_mismatched):
         faults = LoadingReport(lost, [], [] if ignore_mismatched else report.mismatched_keys)
         words = str(faults).replace("missing, with new initial values", "missing")
@@ -186,7 +202,7 @@ def fill(model: PretrainedModel, weights: Mapping[str, Tensor], source: str, ign
         advice = "; ignore_mismatched_sizes=True gives these new values" if faults.mismatched_keys else ""
         raise CheckpointError(f"{source}: does not fit {type(model).__name__}: {words}{unknown}{advice}")
     for name in report.missing_keys + [name for name, *_ in report.mismatched_keys]:
-        initialise(model.get_submodule(name.rpartition(".")[0]), model.config)
+        model.initialise(model.get_submodule(name.rpartition(".")[0]))
     with no_grad():
         for tensor, value in taken:
             tensor.copy_(value)
@@ -204,11 +220,6 @@ def initialise(module: nn.Module, config: Any) -> None:
             part.weight.array[part.padding_idx] = 0
 
 
-def _in_encoder(name: str) -> bool:
-    """Whether a weight belongs to the embeddings or the layers: those that no one trains anew."""
-    return name.removeprefix(ENCODER).startswith(("embeddings.", "encoder."))
-
-
 def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     """The model's tensors, each once, with all names it has."""
     found: dict[int, tuple[list[str], Tensor]] = {}
@@ -217,20 +228,21 @@ def _distinct(model: nn.Module) -> list[tuple[list[str], Tensor]]:
     return list(found.values())
 
 
-def _renamed(weights: Mapping[str, Tensor], own: set[str], source: str) -> dict[str, Tensor]:
-    """The weights under the names that the model `own`s: of older layouts, with or without the encoder's prefix."""
-    wanted = any(name.startswith(ENCODER) for name in own)
-    there = any(name.startswith(ENCODER) for name in weights)
+def _renamed(model: PretrainedModel, weights: Mapping[str, Tensor], own: set[str], source: str) -> dict[str, Tensor]:
+    """The weights under the names that the model `own`s: of older layouts, with or without the body's prefix."""
+    prefix = model.prefix
+    wanted = any(name.startswith(prefix) for name in own)
+    there = any(name.startswith(prefix) for name in weights)
     renamed: dict[str, Tensor] = {}
     for old, tensor in weights.items():
         name = old
         for ending, modern in OLD_NAMES.items():
             name = name.removesuffix(ending) + modern if name.endswith(ending) else name
         if there and not wanted:
-            name = name.removeprefix(ENCODER)
-        elif wanted and not there and name.startswith(("embeddings.", "encoder.", "pooler.")):
-            name = ENCODER + name
-        if name.removeprefix(ENCODER) in CONSTANTS:
+            name = name.removeprefix(prefix)
+        elif wanted and not there and name.startswith(model.body + model.beside_body):
+            name = prefix + name
+        if name.removeprefix(prefix) in model.constants:
             continue
         if name in renamed:
             raise CheckpointError(f"{source}: two weights are called {name}, one of them by an older name")

@@ -36,6 +36,7 @@ from minilm.nn.module import Module
 from minilm.nn.norm import GroupNorm, LayerNorm, RMSNorm
 from minilm.nn.parameter import Parameter
 from minilm.nn.pooling import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
+from minilm.nn.positions import SinusoidalPositions
 from minilm.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from minilm.nn.transformer import (
     Transformer,
@@ -92,6 +93,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
     "SmoothL1Loss",
     "Softmax",
     "Softplus",

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minilm import ops
 from minilm.device import array_module
 from minilm.errors import ShapeError
@@ -206,12 +208,23 @@ def linear_cross_entropy(
 ) -> Tensor:
     """cross_entropy(linear(input, linear_weight, linear_bias), target, ...): (N, C), (V, C), classes (N) -> ().
 
-    With none of the last options the scores never exist whole (`ops.loss.LinearCrossEntropy`); with them this is just
-    a name for the two functions.
+    Without bias and weight the scores never exist whole (`ops.loss.LinearCrossEntropy`), and smoothing needs none
+    either: it adds s (z_t - mean_c z_c) to a row's loss, z = W x, whose mean is that of W's rows, times x. Otherwise
+    this is just a name for the two functions. Source of smoothing: Szegedy et al. 2016, section 7.
     """
-    plain = linear_bias is None and weight is None and not label_smoothing and reduction != "none"
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"linear_cross_entropy: label_smoothing must lie between 0 and 1, not {label_smoothing}")
+    plain = linear_bias is None and weight is None and reduction != "none"
     if plain and input.ndim == 2 and target.ndim == 1:
-        return _linear_cross_entropy(input, linear_weight, target, ignore_index, reduction)
+        loss = _linear_cross_entropy(input, linear_weight, target, ignore_index, reduction)
+        if not label_smoothing:
+            return loss
+        counted = np.flatnonzero(target.array != ignore_index)
+        rows = embedding(target[counted], linear_weight) - linear_weight.mean(
+            0
+        )  # (N, C): scores' weights less their mean
+        spread = (input[counted] * rows).sum()
+        return loss + spread * (label_smoothing / (max(len(counted), 1) if reduction == "mean" else 1))
     scores = linear(input, linear_weight, linear_bias)
     return cross_entropy(scores, target, weight, ignore_index, reduction, label_smoothing)
 

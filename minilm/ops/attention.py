@@ -172,6 +172,7 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     generator: random.Generator | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """y = softmax(q k^T / sqrt(D) + mask) v: (..., T, D), (..., S, D), (..., S, E) -> (..., T, E).
 
@@ -180,6 +181,7 @@ def scaled_dot_product_attention(
         dropout_p: the share of weights left out; it is applied whenever it is not 0.
         is_causal: query t sees keys 0 ... t only.
         scale: by default 1 / sqrt(D).
+        bias: added to the scores beside a boolean attn_mask, (..., T, S); it gets its gradient. PyTorch has it not.
     Errors: ShapeError for shapes that do not fit, DtypeError for a mask of integers, ValueError for a dropout_p
         outside 0 ... 1.
 
@@ -190,7 +192,7 @@ def scaled_dot_product_attention(
             f"scaled_dot_product_attention: query {query.shape}, key {key.shape} and value {value.shape} "
             "need two axes each, (..., T, D)"
         )
-    bias, mask = _bias_or_mask(attn_mask, query.shape[-2], key.shape[-2])
+    bias, mask = _bias_and_mask(attn_mask, bias, query.shape[-2], key.shape[-2])
     drawn = dropout_key(dropout_p, generator) if dropout_p else 0
     row = _first_row((*_lead(query, key, value), query.shape[-2])) if dropout_p else 0
     return Attention.apply(query, key, value, bias, mask, is_causal, scale, dropout_p, drawn, row)
@@ -204,33 +206,42 @@ def self_attention(
     is_causal: bool = False,
     scale: float | None = None,
     generator: random.Generator | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """scaled_dot_product_attention of `heads` heads, from one product of all: (B, T, 3 C) -> (B, T, C).
 
     Args:
         qkv: queries, keys and values side by side, each the heads side by side.
-        attn_mask, dropout_p, is_causal, scale: as there; the mask broadcasts to (B, H, T, T).
+        attn_mask, dropout_p, is_causal, scale, bias: as there; mask and bias broadcast to (B, H, T, T).
     Errors: ShapeError for channels that do not divide into 3 times `heads`, and as there.
     """
     if qkv.ndim != 3:
         raise ShapeError(f"self_attention: (B, T, 3 C) was expected, not {qkv.shape}")
-    bias, mask = _bias_or_mask(attn_mask, qkv.shape[1], qkv.shape[1])
+    bias, mask = _bias_and_mask(attn_mask, bias, qkv.shape[1], qkv.shape[1])
     drawn = dropout_key(dropout_p, generator) if dropout_p else 0
     row = _first_row((qkv.shape[0], heads, qkv.shape[1])) if dropout_p else 0
     return SelfAttention.apply(qkv, bias, mask, heads, is_causal, scale, dropout_p, drawn, row)
 
 
-def _bias_or_mask(attn_mask: Tensor | None, T: int, S: int) -> tuple[Tensor | None, Tensor | None]:
-    """PyTorch's mask as what is added to the scores, or as where queries may look. Errors: DtypeError, ShapeError."""
-    if attn_mask is None:
-        return None, None
-    if attn_mask.dtype.kind not in "bf":
-        raise DtypeError(f"attention: a mask is boolean or floating, not {attn_mask.dtype}")
-    try:
-        np.broadcast_shapes(attn_mask.shape, (T, S))
-    except ValueError:
-        raise ShapeError(f"attention: a mask of shape {attn_mask.shape} does not fit ({T}, {S}) scores") from None
-    return (None, attn_mask) if attn_mask.dtype == bool else (attn_mask, None)
+def _bias_and_mask(
+    attn_mask: Tensor | None, bias: Tensor | None, T: int, S: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to the scores, and where queries may look, of PyTorch's mask, which is one of them, and a bias.
+
+    Errors: DtypeError, ShapeError.
+    """
+    for name, kinds, x in (("mask", "bf", attn_mask), ("bias", "f", bias)):
+        if x is None:
+            continue
+        if x.dtype.kind not in kinds:
+            raise DtypeError(f"attention: a {name} is {'boolean or ' if 'b' in kinds else ''}floating, not {x.dtype}")
+        try:
+            np.broadcast_shapes(x.shape, (T, S))
+        except ValueError:
+            raise ShapeError(f"attention: a {name} of shape {x.shape} does not fit ({T}, {S}) scores") from None
+    if attn_mask is None or attn_mask.dtype == bool:
+        return bias, attn_mask
+    return (attn_mask if bias is None else attn_mask + bias), None
 
 
 def drop_weights(weights: Tensor, p: float, generator: random.Generator | None = None) -> Tensor:

@@ -29,6 +29,7 @@ from minilm.errors import CheckpointError, ConfigError, DataError
 from minilm.files import checksum
 from minilm.models.bert_config import BertConfig
 from minilm.models.bert_heads import BertForPreTraining
+from minilm.nn.positions import sinusoids
 from minilm.serialization import load, save
 from minilm.tensor import Tensor
 from minilm.text.reading import read_chunks
@@ -72,10 +73,9 @@ def new_bert(config: BertConfig) -> BertForPreTraining:
     """
     model = BertForPreTraining(config)
     T, C = config.max_position_embeddings, config.hidden_size
-    angles = np.arange(T)[:, None] * 10000.0 ** (-2 * np.arange(C // 2) / C)
-    waves = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # their mean square is 1 / 2
+    waves = sinusoids(T, C, interleaved=False)  # their mean square is 1 / 2
     positions = model.bert.embeddings.position_embeddings.weight.array
-    positions[:, : waves.shape[1]] = waves * config.initializer_range * math.sqrt(2)
+    positions[...] = waves * config.initializer_range * math.sqrt(2)
     return model
 
 

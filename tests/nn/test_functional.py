@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minilm as ml
-from minilm import nn
+from minilm import kernels, nn
 from minilm.errors import ShapeError
 from minilm.nn import functional as F
 from minilm.testing import assert_same
@@ -89,6 +89,7 @@ NAMED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("linear", (X,), {"weight": W, "bias": BIAS}),
     ("linear_cross_entropy", (X[0], W, TOKENS[0]), {"linear_bias": BIAS, "label_smoothing": 0.1}),
     ("linear_cross_entropy", (X[0], W, TOKENS[0]), {"reduction": "none", "ignore_index": 3}),
+    ("linear_cross_entropy", (X[0], W, TOKENS[0]), {"label_smoothing": 0.3}),
     ("layer_norm", (X,), {"normalized_shape": [5], "weight": ROW, "eps": 0.3}),
     ("embedding", (TOKENS,), {"weight": W, "padding_idx": -2}),
     ("scaled_dot_product_attention", (Q, K, K), {"attn_mask": MASK, "scale": 0.3}),
@@ -165,6 +166,39 @@ def test_the_norms_refuse_a_weight_of_another_shape(name: str) -> None:
 def test_layers_and_functions_are_the_same() -> None:
     layer = nn.LayerNorm(5, dtype=ml.float64)
     assert np.array_equal(layer(ml.Tensor(X)).array, F.layer_norm(ml.Tensor(X), 5, layer.weight, layer.bias).array)
+
+
+@pytest.mark.parametrize("backend", ["native", "numba", "reference"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("ignore_index", [-100, 3])
+def test_smoothed_losses_of_scores_that_are_never_whole_are_torchs(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, backend: str, reduction: str, ignore_index: int
+) -> None:
+    if kernels.why_not(backend):
+        pytest.skip(kernels.why_not(backend))
+    rng = np.random.default_rng(3)
+    arrays = rng.standard_normal((5, 3)), rng.standard_normal((7, 3))
+    target, options = np.array([1, 3, 6, 3, 0]), {"reduction": reduction, "ignore_index": ignore_index}
+    theirs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    expected = torch.nn.functional.cross_entropy(
+        theirs[0] @ theirs[1].T, torch.tensor(target), label_smoothing=0.2, **options
+    )
+    (expected * 1.7).backward()
+    ours = [ml.Tensor(a, requires_grad=True) for a in arrays]
+    monkeypatch.setattr(F, "cross_entropy", None)  # which would need the scores
+    with kernels.use(backend):
+        loss = F.linear_cross_entropy(*ours, ml.Tensor(target), label_smoothing=0.2, **options)
+        (loss * 1.7).backward()
+    assert_same(loss, expected)
+    for a, b in zip(ours, theirs):
+        assert_same(a.grad, b.grad)
+
+
+def test_a_mean_of_no_rows_is_nan_with_smoothing_too() -> None:
+    loss = F.linear_cross_entropy(ml.ones(2, 3), ml.ones(7, 3), ml.tensor([4, 4]), ignore_index=4, label_smoothing=0.1)
+    assert np.isnan(loss.item())
+    with pytest.raises(ValueError, match="between 0 and 1, not -1"):
+        F.linear_cross_entropy(ml.ones(2, 3), ml.ones(7, 3), ml.tensor([4, 4]), label_smoothing=-1)
 
 
 def test_every_operation_is_here_by_its_name():

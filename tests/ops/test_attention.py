@@ -203,3 +203,38 @@ def test_what_is_refused():
 def test_vectors_are_refused():
     with pytest.raises(ShapeError, match=r"query \(3,\), .* need two axes each"):
         ml.nn.functional.scaled_dot_product_attention(ml.randn(3), ml.randn(3), ml.randn(3))
+
+
+# --- a bias beside a mask ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_bias_beside_a_boolean_mask_gets_its_gradient(torch, causal):
+    rng = seeded("bias")
+    leaves = [*qkv(T=5, S=5, lead=(3, 2)), ml.Tensor(rng.standard_normal((1, 2, 5, 5)), requires_grad=True)]
+    q, k, v, bias = leaves
+    mask = np.ones((3, 1, 1, 5), bool)
+    mask[1, ..., 3:] = False
+    y = attention(q, k, v, ml.Tensor(mask), is_causal=causal, scale=1.0, bias=bias)
+    twins = [torch.tensor(x.array, requires_grad=True) for x in leaves]
+    seen = mask & np.tri(5, dtype=bool) if causal else mask
+    added = twins[3] + torch.from_numpy(np.where(seen, 0.0, -np.inf))
+    z = torch.nn.functional.scaled_dot_product_attention(*twins[:3], added, scale=1.0)
+    assert_same(y, z)
+    above = seeded("c").standard_normal(y.shape)
+    z.backward(torch.from_numpy(above))
+    for ours, theirs in zip(ml.autograd.grad(y, leaves, above), twins):
+        assert_same(ours, theirs.grad)
+
+
+def test_a_bias_is_added_to_a_floating_mask_in_both_functions():
+    q, k, v = qkv(T=3, S=3, D=4, E=4)
+    rng = seeded("sum")
+    a, b = (ml.Tensor(rng.standard_normal((3, 3))) for _ in range(2))
+    assert_same(attention(q, k, v, a, bias=b), attention(q, k, v, a + b))
+    together = ml.nn.functional.self_attention(ml.cat([q, k, v], -1), 1, a, bias=b)
+    assert_same(together, attention(q, k, v, a + b))
+    with pytest.raises(DtypeError, match="a bias is floating, not bool"):
+        attention(q, k, v, bias=a > 0)
+    with pytest.raises(ShapeError, match=r"a bias of shape \(4,\) does not fit \(3, 3\)"):
+        attention(q, k, v, bias=ml.ones(4))
