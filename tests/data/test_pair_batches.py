@@ -12,7 +12,9 @@ from minilm.errors import DataError
 def pairs(count=211, longest=37, seed=0):
     rng = np.random.default_rng(seed)
     sources = [np.append(rng.integers(2, 50, rng.integers(1, longest - 1)), 1) for _ in range(count)]
-    targets = [np.concatenate([[100 + n], s[: rng.integers(1, len(s) + 1)], [1]])[:longest] for n, s in enumerate(sources)]
+    targets = [
+        np.concatenate([[100 + n], s[: rng.integers(1, len(s) + 1)], [1]])[:longest] for n, s in enumerate(sources)
+    ]
     return EncodedPairs(sources, targets)
 
 
