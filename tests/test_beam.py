@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,7 +45,7 @@ def plainly(table, number, search):
             log_p = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
             if search.no_repeat_ngram_size == 2:
                 said = (0, *tokens)
-                for a, b in zip(said, said[1:]):
+                for a, b in pairwise(said):
                     if a == said[-1]:
                         log_p[b] = -np.inf
             if step < search.min_new_tokens:

@@ -89,7 +89,7 @@ def test_a_mistake_is_named_with_its_line(written, name, content, said):
 
 def test_what_cannot_be_unpacked_or_found(tmp_path):
     (tmp_path / "a.tsv.gz").write_text(TSV)
-    with pytest.raises(DataError, match="a.tsv.gz: cannot be unpacked"):
+    with pytest.raises(DataError, match=r"a\.tsv\.gz: cannot be unpacked"):
         read_pairs(tmp_path / "a.tsv.gz")
     with pytest.raises(DataError, match="no such file"):
         read_pairs(tmp_path / "none.tsv")
