@@ -13,6 +13,8 @@ from minilm.models.bert_heads import (
 from minilm.models.gpt import GPT, GPTConfig
 from minilm.models.marian import MarianModel, MarianMTModel
 from minilm.models.marian_config import MarianConfig
+from minilm.models.t5 import T5ForConditionalGeneration
+from minilm.models.t5_config import T5Config
 
 __all__ = [
     "GPT",
@@ -28,4 +30,6 @@ __all__ = [
     "MarianConfig",
     "MarianMTModel",
     "MarianModel",
+    "T5Config",
+    "T5ForConditionalGeneration",
 ]

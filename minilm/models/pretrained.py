@@ -88,6 +88,9 @@ class PretrainedModel(nn.Module):
         """New initial values for a part of the model."""
         initialise(part, self.config)
 
+    def meet(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the form that a file's weights need, before they are copied."""
+
     @classmethod
     def from_pretrained(
         cls: type[M],
@@ -113,7 +116,9 @@ class PretrainedModel(nn.Module):
         config = read_config(folder, cls.config_class, settings)
         with nn.init.undrawn():
             model = cls(config)
-        report = fill(model, read_weights(folder), str(folder), ignore_mismatched_sizes)
+        weights = read_weights(folder)
+        model.meet(weights)
+        report = fill(model, weights, str(folder), ignore_mismatched_sizes)
         if str(report):
             warnings.warn(f"{folder} and {cls.__name__}: {report}", PretrainedWarning, stacklevel=2)
         model.eval()

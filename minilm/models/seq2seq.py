@@ -12,7 +12,7 @@ N tokens that are computed, all B T or those without padding (`positions.Positio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel
 from minilm.nn import functional as F
 from minilm.nn.attention import attend
+from minilm.nn.parameter import Parameter
+from minilm.nn.state import state_tensors
 from minilm.ops.joining import cat
 from minilm.tensor import Tensor
 
@@ -310,6 +312,7 @@ class Seq2SeqModel(EncoderDecoder):
         head: () -> the matrix (V, C) that makes scores, and their bias (V) or None.
     """
 
+    lm_head: nn.Linear
     looks: Callable[[], list[Attention]]
     before_head: Callable[[Tensor], Tensor]
     head: Callable[[], tuple[Tensor, Tensor | None]]
@@ -319,6 +322,15 @@ class Seq2SeqModel(EncoderDecoder):
     def tokens_in(self, batch: Any) -> int:
         """How many tokens a batch (input_ids, attention_mask, labels) has, of both sides and without padding."""
         return int(np.count_nonzero(batch[1])) + int(np.count_nonzero(np.asarray(batch[2]) != IGNORED))
+
+    def meet(self, weights: Mapping[str, Tensor]) -> None:
+        """The head gets a matrix of its own where the file has another one for it than for the embeddings."""
+        head, tied = weights.get("lm_head.weight"), self.lm_head.weight
+        names = [name for name, tensor in state_tensors(self).items() if tensor is tied and name in weights]
+        if head is None or all(np.array_equal(head.array, weights[name].array) for name in names):
+            return
+        self.lm_head.weight = Parameter(Tensor(np.empty_like(tied.array)))
+        self.config.tie_word_embeddings = False
 
     def scores(self, x: Tensor) -> Tensor:
         """The scores of tokens, (N, C) -> (N, V)."""

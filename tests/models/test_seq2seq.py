@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -19,15 +20,22 @@ MARIAN = {
     "decoder_attention_heads": 2, "encoder_ffn_dim": 28, "decoder_ffn_dim": 36, "max_position_embeddings": 13,
     "pad_token_id": 30, "eos_token_id": 0, "forced_eos_token_id": 0, "decoder_start_token_id": 30,
 }  # fmt: skip
+T5 = {
+    "vocab_size": 31, "d_model": 20, "d_kv": 6, "d_ff": 28, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 9, "decoder_start_token_id": 0,
+}  # fmt: skip
 CASES = {
     "marian": ("Marian", {}),
     "marian-swish-scaled": ("Marian", {"activation_function": "swish", "scale_embedding": True}),
     "marian-two-vocabularies": (
         "Marian", {"decoder_vocab_size": 37, "share_encoder_decoder_embeddings": False, "activation_function": "relu"}
     ),
+    "t5": ("T5", {}),
+    "t5-1.1": ("T5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "t5-silu": ("T5", {"feed_forward_proj": "gated-silu", "layer_norm_epsilon": 0.1}),
 }  # fmt: skip
-SHAPES = {"Marian": MARIAN}
-HEADED = {"Marian": "MarianMTModel"}
+SHAPES = {"Marian": MARIAN, "T5": T5}
+HEADED = {"Marian": "MarianMTModel", "T5": "T5ForConditionalGeneration"}
 B, S, T = 5, 11, 7
 LENGTHS = (11, 3, 1, 7, 5)
 TARGETS = (4, 7, 2, 1, 5)
@@ -54,7 +62,15 @@ def twin(transformers, model, folder):
         folder, output_loading_info=True, dtype=str(next(model.parameters()).dtype)
     )
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    for module in theirs.modules():
+        if type(module).__name__ == "T5LayerNorm" and module.weight.dtype.itemsize == 8:
+            module.forward = functools.partial(rms_norm, module)
     return theirs.eval()
+
+
+def rms_norm(self, x):
+    """T5LayerNorm of Hugging Face's, which rounds to float32 inside, so that float64 proves nothing."""
+    return self.weight * x * (x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
 
 
 def batch(seed=0, left=False):
@@ -453,25 +469,6 @@ def test_pre_norm_leaves_what_comes_in_untouched_where_the_parts_give_nothing():
     states = model(**inputs, output_hidden_states=True).encoder_hidden_states
     assert_same(states[1], states[0].array, rtol=0)
     assert_same(states[2], model.encoder.layer_norm(states[0]).array, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"d_model": 21}, "d_model must be a multiple of encoder_attention_heads"),
-        ({"decoder_attention_heads": 0}, "decoder_attention_heads must be at least 1"),
-        ({"activation_function": "tanh"}, "activation_function must be one of"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"decoder_vocab_size": 37}, "decoder_vocab_size must be vocab_size"),
-        ({"pad_token_id": 31}, "pad_token_id must be from 0 to 30"),
-        ({"others": {"normalize_embedding": True}}, "normalize_embedding True is not supported"),
-        ({"others": {"is_encoder_decoder": False}}, "is_encoder_decoder False is not supported"),
-    ],
-    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
-)
-def test_impossible_configurations_are_refused(settings, words):
-    with pytest.raises(ConfigError, match=words):
-        models.MarianConfig(**{**MARIAN, **settings})
 
 
 def test_more_positions_than_there_are_are_refused():
