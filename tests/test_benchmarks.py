@@ -86,7 +86,8 @@ def test_translating_is_compared(torch, transformers, eval_extra, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     ours, theirs = (re.search(rf"{name}: BLEU (.*)", done.stdout) for name in ("minilm", "PyTorch"))
-    assert ours and theirs
+    assert ours
+    assert theirs
     assert ours[1] == theirs[1], "equal batches, weights and steps, so equal translations"
     assert re.search(r"translating: minilm [\d.]+ s, PyTorch [\d.]+ s; PyTorch takes [\d.]+ times", done.stdout)
 
