@@ -27,7 +27,7 @@ WORDS = {
 }  # fmt: skip
 MODEL = {"encoder_layers": 1, "decoder_layers": 2, "d_model": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
 MODEL |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "dropout": 0.05, "max_position_embeddings": 64}
-SETTINGS = {"vocabulary": 330, "batch_tokens": 300, "max_source": 40, "max_target": 40, "warmup_steps": 20, "seed": 5}
+SETTINGS = {"vocabulary": 420, "batch_tokens": 200, "max_source": 40, "max_target": 40, "warmup_steps": 20, "seed": 5}
 SETTINGS |= {"learning_rate": 5e-3, "log_every": 1, "held_out": 10, "average": 3, "batch_size": 16}
 
 
@@ -36,12 +36,12 @@ def sentences(count, seed):
     rng = np.random.default_rng(seed)
     for _ in range(count):
         source, target = [], []
-        for part in range(rng.integers(1, 4)):
+        for part in range(rng.integers(1, 3)):
             if part:
                 link = str(rng.choice(["saw", "met", "and", "in"]))
                 source, target = [*source, link], [*target, WORDS[link]]
             article, noun = str(rng.choice(["the", "a"])), str(rng.choice(["cat", "dog", "hen", "fox", "barn"]))
-            adjectives = [str(x) for x in rng.choice(["old", "red", "big"], rng.integers(0, 3))]
+            adjectives = [str(x) for x in rng.choice(["old", "red", "big"], rng.integers(0, 2))]
             source += [article, *adjectives, noun]
             target += [WORDS[x] for x in (article, noun, *adjectives)]
         yield " ".join(source), " ".join(target)
@@ -63,7 +63,7 @@ def file(tmp_path_factory):
 def run(file, tmp_path_factory):
     """A run that has learnt the language well enough to be sure of most words."""
     folder = tmp_path_factory.mktemp("runs") / "words"
-    trainer, corpus = new_run(Source(file), folder, config(epochs=16))
+    trainer, corpus = new_run(Source(file), folder, config(epochs=30))
     trainer.observers = corpus.observers(lambda step, text: None)
     trainer.train()
     return trainer, corpus
@@ -74,9 +74,9 @@ def test_it_learns_and_leaves_what_it_can_do(run, eval_extra):
     folder = trainer.folder
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 40 == len(corpus.validation)
-    assert np.mean([row["predicted"] == row["target"] for row in rows]) > 0.5
+    assert np.mean([row["predicted"] == row["target"] for row in rows]) > 0.8
     report = (folder / "report.md").read_text()
-    assert re.search(r"BLEU \| (\d+)", report)[1] >= "70"
+    assert float(re.search(r"BLEU \| ([\d.]+)", report)[1]) > 80
     for said in ("tok:13a", "nc:6", "360 learnt from, 40 tested on", "- written: ", "| weights | "):
         assert said in report
 
@@ -147,7 +147,7 @@ def test_checkpoints_are_averaged(run):
     trainer, _ = run
     steps, mean = averaged_weights(trainer.folder, trainer.config, 3)
     every = trainer.data.steps
-    assert steps == [14 * every, 15 * every, 16 * every]
+    assert steps == [28 * every, 29 * every, 30 * every]
     paths = checkpoints(trainer.folder)[:3]
     name = "model.decoder.layers.1.fc1.weight"
     expected = np.mean([read_checkpoint(path)[0]["model." + name].array.astype(np.float64) for path in paths], 0)
@@ -209,7 +209,7 @@ def test_long_pairs_are_counted_and_not_cut(tmp_path):
         (["the cat\tle chat"] * 20, {"vocabulary": 200}, "vocabulary must be more than 259"),
         (["the cat\tle chat"] * 20, {"max_source": 500}, "max_source is 500, and the model knows 64 positions"),
         (["the cat\tle chat"] * 20, {"batch_tokens": 30}, "max_source is 40, and a batch has 30 tokens"),
-        (["the cat\tle chat"] * 20, {"num_beams": 300}, "num_beams 300 is too wide for a vocabulary of 330"),
+        (["the cat\tle chat"] * 20, {"num_beams": 300}, "num_beams 300 is too wide for a vocabulary of 420"),
         (["the cat\tle chat"] * 20, {"decay": "fast"}, "decay must be one of inverse_sqrt, linear, cosine"),
         (["the cat\tle chat"] * 20, {"average": 0}, "average must be at least 1"),
         (["the cat\tle chat"] * 20, {"label_smoothing": 1}, "label_smoothing must be at least 0 and below 1"),

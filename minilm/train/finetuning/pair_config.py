@@ -120,9 +120,9 @@ class PairConfig(RunConfig):
 
     def schedule(self) -> Schedule:
         """The factor on the learning rate at each step."""
+        if self.decay == "inverse_sqrt":  # the same however many steps there are
+            return warmup(self.warmup_steps, inverse_sqrt(max(self.warmup_steps, 1)))
         rising = min(self.warmup_steps, self.steps - 1)
-        if self.decay == "inverse_sqrt":
-            return warmup(rising, inverse_sqrt(max(rising, 1)))
         left, floor = self.steps - rising, self.min_learning_rate / self.learning_rate
         return warmup(rising, linear(left, 1.0, floor) if self.decay == "linear" else cosine(left, floor))
 
