@@ -30,7 +30,7 @@ def test_from_a_file_to_translations(call, made, tmp_path):
     (tmp_path / "pairs.tsv").write_text(PAIRS)
     code, out, err = call("finetune", "translate", "--train", "pairs.tsv", *SMALL, "--set", "max_source=6")
     assert (code, err) == (0, "")
-    assert "note: 8 of 20 pairs are longer than 6 tokens (max_source) or 128 (max_target) and not learnt from" in out
+    assert "note: 4 of 20 pairs are longer than 6 tokens (max_source) or 128 (max_target) and not learnt from" in out
     assert "minilm translate runs/pairs TEXT (or FILE)" in out
     assert "steps of at most 4,096 tokens" in out
     config = json.loads((tmp_path / "runs/pairs/model/config.json").read_text())
