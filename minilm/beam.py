@@ -229,7 +229,7 @@ def _repeating(seen: Array, size: int) -> list[tuple[int, Array]]:
     grams = np.lib.stride_tricks.sliding_window_view(seen, size, axis=1)  # (N, T - size + 1, size)
     last = seen[:, T - size + 1 :]  # the size - 1 last, which a new token would complete
     again = (grams[:, :, :-1] == last[:, None]).all(-1)
-    return [(row, grams[row, again[row], -1]) for row in np.flatnonzero(again.any(1))]
+    return [(row, grams[row, again[row], -1]) for row in np.flatnonzero(again.any(1)).tolist()]
 
 
 def sample(

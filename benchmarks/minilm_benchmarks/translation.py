@@ -119,12 +119,12 @@ def ours(case: Any, arrays: Arrays) -> Run:
             case.sizes["beams"], max_new_tokens=T, min_new_tokens=T - 1, eos_token_id=1, suppress_tokens=(0,)
         )
         return lambda: beam_search(CachedDecoder(model, batch[0], batch[1], T), start, search)
-    inputs = [ml.tensor(x) for x in batch]
+    ids, mask, labels = (ml.tensor(x) for x in batch)
     optimizer, learning = ml.optim.AdamW(model.parameters(), **ADAMW), list(model.parameters())
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = model.loss(*inputs, SMOOTHING)
+        loss = model.loss(ids, mask, labels, SMOOTHING)
         loss.backward()
         ml.optim.clip_grad_norm_(learning, CLIP)
         optimizer.step()

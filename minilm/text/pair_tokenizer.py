@@ -35,11 +35,12 @@ class PairTokenizer:
         self._backend = backend
         self._backend.no_truncation()
         self._backend.no_padding()
-        ids = {token: backend.token_to_id(token) for token in (PAD, END)}
+        ids: dict[str, Any] = {token: backend.token_to_id(token) for token in (PAD, END)}
         for token, index in ids.items():
             if index is None:
                 raise DataError(f"{source}: has no token {token}, which padding and ends are written with")
-        self.pad_token_id, self.eos_token_id = int(ids[PAD]), int(ids[END])
+        self.pad_token_id: int = ids[PAD]
+        self.eos_token_id: int = ids[END]
         ending = backend.encode("").ids
         if ending != [self.eos_token_id]:
             raise DataError(f"{source}: does not end texts with {END}, and with nothing else around them")

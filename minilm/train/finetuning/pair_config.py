@@ -20,7 +20,7 @@ SCHEDULES = ("inverse_sqrt", "linear", "cosine")
 
 
 def _small_marian() -> MarianConfig:
-    sizes = {"layers": 3, "attention_heads": 4, "ffn_dim": 1024}
+    sizes: dict[str, Any] = {"layers": 3, "attention_heads": 4, "ffn_dim": 1024}
     return MarianConfig(
         vocab_size=8000,
         d_model=256,
