@@ -68,7 +68,7 @@ print("\n5. Learning: the rate rises, then falls as 1 / sqrt(step)")
 optimizer, rate = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98)), warmup(60, inverse_sqrt(60))
 began, losses, kept = time.perf_counter(), [], []
 model.train()
-epochs = 30
+epochs = 24
 for step in range(epochs * data.steps):
     for group in optimizer.param_groups:
         group["lr"] = 3e-3 * rate(step)

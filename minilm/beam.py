@@ -20,7 +20,7 @@ import numpy as np
 
 from minilm import random
 from minilm.errors import ConfigError, ShapeError
-from minilm.generation import Sampling
+from minilm.generation import LanguageModel, Sampling
 from minilm.modes import no_grad
 from minilm.ops.softmax import log_softmax
 from minilm.tensor import Tensor
@@ -41,6 +41,25 @@ class Decoder(Protocol):
     def reorder(self, rows: Array) -> None:
         """Go on with these rows (M,) of the N, in this order; a row may come several times, or not at all."""
         ...
+
+
+class CausalDecoder:
+    """A model that goes on with what it is given, as a GPT, in evaluation mode: prompts of one length for B rows.
+
+    An output and its prompt must fit into the model's context; else ShapeError is raised when it is full.
+    """
+
+    def __init__(self, model: LanguageModel, B: int) -> None:
+        self.model, self.cache = model, model.new_cache(B)
+
+    def __call__(self, tokens: Array) -> Array:
+        """See Decoder."""
+        with no_grad():
+            return self.model(Tensor(tokens), self.cache).array[:, -1]
+
+    def reorder(self, rows: Array) -> None:
+        """See Decoder."""
+        self.cache.reorder(rows)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.beam import BeamSearch, beam_search, largest, sample
+import minilm as ml
+from minilm.beam import BeamSearch, CausalDecoder, beam_search, largest, sample
 from minilm.errors import ConfigError, ShapeError
 from minilm.generation import Sampling
+from minilm.models import GPT, GPTConfig
 from minilm.random import Generator
 
 V, END = 13, 1
@@ -175,3 +177,35 @@ def test_greedy_is_a_beam_of_one_and_drawing_follows_its_seed():
     assert [x.tolist() for x in first] != [x.tolist() for x in other]
     assert all(END not in x[:-1] and (x[-1] == END or len(x) == 9) for x in first)
     assert not any(5 in x for x in sample(Table(30), prompt, Sampling(), 9, END, (5,)))
+
+
+class Rereading:
+    """A GPT that reads everything again for each token."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, None
+
+    def __call__(self, tokens):
+        self.seen = tokens if self.seen is None else np.concatenate([self.seen, tokens], 1)
+        return self.model(ml.tensor(self.seen)).detach().numpy()[:, -1]
+
+    def reorder(self, rows):
+        self.seen = self.seen[rows]
+
+
+def test_a_gpt_with_its_cache_and_without():
+    ml.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=V, block_size=16, n_layer=2, n_head=2, n_embd=12)).to("float64").eval()
+    for parameter in model.parameters():
+        parameter.array[...] *= 5
+    prompt = np.random.default_rng(0).integers(2, V, (7, 4))
+    search = BeamSearch(4, 4, max_new_tokens=9, eos_token_id=END)
+    found, expected = (beam_search(d, prompt, search) for d in (CausalDecoder(model, 7), Rereading(model)))
+    for ours, theirs in zip(found, expected):
+        assert [h.tokens.tolist() for h in ours] == [h.tokens.tolist() for h in theirs]
+    assert len({tuple(h.tokens) for group in found for h in group}) > 14
+    drawn = sample(CausalDecoder(model, 7), prompt, Sampling(temperature=0), 9, END)
+    again = sample(Rereading(model), prompt, Sampling(temperature=0), 9, END)
+    assert [x.tolist() for x in drawn] == [x.tolist() for x in again]
+    with pytest.raises(ShapeError, match="at most 16 positions"):
+        beam_search(CausalDecoder(model, 7), prompt, BeamSearch(2, max_new_tokens=20))

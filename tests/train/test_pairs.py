@@ -11,6 +11,7 @@ import pytest
 from minilm.beam import BeamSearch
 from minilm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from minilm.generation import Sampling
+from minilm.models import T5Config, T5ForConditionalGeneration
 from minilm.models.translator import Translator
 from minilm.text.pair_tokenizer import PairTokenizer
 from minilm.train.averaging import averaged_weights
@@ -232,6 +233,28 @@ def test_a_pretrained_model_goes_on(run, file, tmp_path):
     loss, _ = corpus.assess(trainer.model.eval())
     assert loss == pytest.approx(run[1].assess(run[0].model.eval())[0], rel=1e-5)
     assert corpus.tokenizer.vocab_size == run[1].tokenizer.vocab_size
+
+
+def test_a_t5_learns_and_writes_as_transformers_does(run, torch, transformers, file, tmp_path):
+    """Another kind of model by the same way: relative positions, its own layout."""
+    folder = tmp_path / "t5"
+    shape = {"d_model": 24, "d_kv": 6, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 4}
+    T5ForConditionalGeneration(T5Config(vocab_size=run[1].tokenizer.vocab_size, **shape)).save_pretrained(folder)
+    run[1].tokenizer.save_pretrained(folder)
+    shape = json.loads((folder / "config.json").read_text())
+    made = {**SETTINGS, "pretrained": str(folder), "model": shape, "epochs": 2}
+    trainer, corpus = new_run(Source(file), tmp_path / "run", TranslateConfig.build(None, made))
+    trainer.observers = corpus.observers(print)
+    trainer.train()
+    assert trainer.progress.best_validation_loss < 5
+    assert isinstance(continued_run(trainer.folder, {"steps": 99})[0].model, T5ForConditionalGeneration)
+    translator = Translator.from_pretrained(trainer.folder / "model")
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(trainer.folder / "model")
+    sources = translator.encode([source for source, _ in sentences(20, 7)])
+    ours = translator.written(sources, translator.search(num_beams=3, max_new_tokens=8))
+    for source, group in zip(sources, ours):
+        row = theirs.generate(torch.tensor(source[None]), num_beams=3, max_new_tokens=8, length_penalty=1.0)[0, 1:]
+        assert row.tolist()[: len(group[0].tokens)] == group[0].tokens.tolist()
 
 
 def test_summaries_stand_beside_first_sentences(tmp_path, eval_extra):
