@@ -17,7 +17,7 @@ from minilm.data.pairs import held_out
 from minilm.models import MarianConfig, MarianMTModel
 from minilm.models.translator import Translator
 from minilm.optim import AdamW, clip_grad_norm_
-from minilm.optim.schedule import inverse_sqrt, warmup
+from minilm.optim.schedule import warmup_inverse_sqrt
 from minilm.text.pair_tokenizer import PairTokenizer
 
 ml.manual_seed(0)
@@ -65,7 +65,7 @@ model.label_smoothing = 0.1
 print(f"   {sum(p.numel() for p in model.parameters()):,} parameters")
 
 print("\n5. Learning: the rate rises, then falls as 1 / sqrt(step)")
-optimizer, rate = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98)), warmup(60, inverse_sqrt(60))
+optimizer, rate = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98)), warmup_inverse_sqrt(60)
 began, losses, kept = time.perf_counter(), [], []
 model.train()
 epochs = 24

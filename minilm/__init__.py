@@ -170,6 +170,11 @@ if TYPE_CHECKING:
         BertForSequenceClassification,
         BertForTokenClassification,
         BertModel,
+        MarianConfig,
+        MarianModel,
+        MarianMTModel,
+        T5Config,
+        T5ForConditionalGeneration,
     )
     from minilm.text import BertTokenizer
 
@@ -186,7 +191,12 @@ __all__ = [
     "BertModel",
     "BertTokenizer",
     "Generator",
+    "MarianConfig",
+    "MarianMTModel",
+    "MarianModel",
     "MinilmError",
+    "T5Config",
+    "T5ForConditionalGeneration",
     "Tensor",
     "abs",
     "add",
@@ -369,6 +379,11 @@ _LAZY_FROM = {
     "BertForSequenceClassification": "minilm.models",
     "BertForTokenClassification": "minilm.models",
     "BertModel": "minilm.models",
+    "MarianConfig": "minilm.models",
+    "MarianMTModel": "minilm.models",
+    "MarianModel": "minilm.models",
+    "T5Config": "minilm.models",
+    "T5ForConditionalGeneration": "minilm.models",
     "BertTokenizer": "minilm.text",
 }
 

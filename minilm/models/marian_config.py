@@ -84,7 +84,7 @@ class MarianConfig(PretrainedConfig):
             self.require(name, getattr(self, name) >= 1, "at least 1")
         self.decoder_vocab_size = V = self.decoder_vocab_size or self.vocab_size
         for side in ("encoder", "decoder"):
-            self.require(f"{side}_layers", getattr(self, f"{side}_layers") >= 0, "at least 0")
+            self.require(f"{side}_layers", getattr(self, f"{side}_layers") >= 1, "at least 1")
             heads = getattr(self, f"{side}_attention_heads")
             self.require("d_model", self.d_model % heads == 0, f"a multiple of {side}_attention_heads ({heads})")
         for name in ("dropout", "attention_dropout", "activation_dropout"):

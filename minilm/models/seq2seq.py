@@ -70,17 +70,17 @@ class Attention(nn.Module):
             cache: what earlier tokens left; x are the T new ones of each sentence, and look at all of it.
             weights: what the weights (B, H, T, T) are appended to.
         """
-        qkv = positions.grid(self._mapped(x, self.names[:3]))  # (B, T, 3 H D)
-        B, T, _ = qkv.shape
-        if cache is None and weights is None:
-            p = self.p if self.training else 0.0
-            y = F.self_attention(qkv, self.heads, positions.visible, p, causal, self.scale, bias=bias)
-            return self._result(positions.rows(y))
-        q, k, v = qkv.reshape(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        visible = positions.visible
-        if cache is not None:
+        if cache is None:
+            qkv = positions.grid(self._mapped(x, self.names[:3]))  # (B, T, 3 H D)
+            if weights is None:
+                p = self.p if self.training else 0.0
+                y = F.self_attention(qkv, self.heads, positions.visible, p, causal, self.scale, bias=bias)
+                return self._result(positions.rows(y))
+            q, k, v = (self._split(part) for part in qkv.chunk(3, -1))
+        else:  # one after the other: laying the maps side by side costs more than a few tokens do
+            q, k, v = (self._split(positions.grid(self._mapped(x, (name,)))) for name in self.names[:3])
             k, v = cache.append(k, v)
-        S = k.shape[2]
+        visible, T, S = positions.visible, q.shape[2], k.shape[2]
         if causal and T > 1:
             below = Tensor(np.tri(T, S, S - T, dtype=bool))
             visible = below if visible is None else visible & below
@@ -88,10 +88,8 @@ class Attention(nn.Module):
 
     def keys_values(self, x: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
         """What `at` looks at, of the encoder's states: (N, C) -> two of (B, H, S, D)."""
-        kv = positions.grid(self._mapped(x, self.names[1:3]))
-        B, S, _ = kv.shape
-        k, v = kv.reshape(B, S, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return k, v
+        k, v = positions.grid(self._mapped(x, self.names[1:3])).chunk(2, -1)
+        return self._split(k), self._split(v)
 
     def at(
         self,
@@ -132,6 +130,11 @@ class Attention(nn.Module):
             y, w = attend(scaled, k, v, added, p)
             weights.append(w)
         return self._result(positions.rows(y.transpose(1, 2).reshape(*positions.shape, -1)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, H D) -> (B, H, T, D)."""
+        B, T, P = x.shape
+        return x.reshape(B, T, self.heads, P // self.heads).transpose(1, 2)
 
     def _mapped(self, x: Tensor, names: tuple[str, ...]) -> Tensor:
         """Several of the maps as one product, side by side."""

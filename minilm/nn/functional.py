@@ -220,9 +220,8 @@ def linear_cross_entropy(
         if not label_smoothing:
             return loss
         counted = np.flatnonzero(target.array != ignore_index)
-        rows = embedding(target[counted], linear_weight) - linear_weight.mean(
-            0
-        )  # (N, C): scores' weights less their mean
+        # (N, C), the rows of W that make the labels' scores, less those that make the mean of all
+        rows = embedding(target[counted], linear_weight) - linear_weight.mean(0)
         spread = (input[counted] * rows).sum()
         return loss + spread * (label_smoothing / (max(len(counted), 1) if reduction == "mean" else 1))
     scores = linear(input, linear_weight, linear_bias)

@@ -6,7 +6,7 @@ from minilm.optim.adaptive import Adadelta, Adagrad, RMSprop
 from minilm.optim.average import WeightAverage
 from minilm.optim.clip import clip_grad_norm_, clip_grad_value_
 from minilm.optim.optimizer import Optimizer
-from minilm.optim.schedule import warmup_constant, warmup_cosine, warmup_linear
+from minilm.optim.schedule import noam, warmup_constant, warmup_cosine, warmup_inverse_sqrt, warmup_linear
 from minilm.optim.sgd import SGD
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "clip_grad_value_",
     "decay_groups",
     "lr_scheduler",
+    "noam",
     "schedule",
     "warmup_constant",
     "warmup_cosine",
+    "warmup_inverse_sqrt",
     "warmup_linear",
 ]

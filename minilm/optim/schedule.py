@@ -37,15 +37,6 @@ def cosine(total_steps: int, floor: float = 0.0) -> Schedule:
     return lambda step: floor + (1 - floor) * (1 + math.cos(math.pi * _progress(step, total_steps))) / 2
 
 
-def inverse_sqrt(scale: int) -> Schedule:
-    """1 at step 0, and then 1 / sqrt(1 + step / scale): behind `warmup(scale, ...)` it is 1 / sqrt of the steps in all.
-
-    Source: Vaswani et al. 2017, section 5.3 ("Noam"), without their factor for the model's size.
-    """
-    _check_steps("scale", scale)
-    return lambda step: 1 / math.sqrt(1 + max(step, 0) / scale)
-
-
 def warmup(warmup_steps: int, then: Schedule) -> Schedule:
     """(step + 1) / (warmup_steps + 1) while step < warmup_steps; after that `then`, counted from there.
 
@@ -70,6 +61,28 @@ def warmup_linear(warmup_steps: int, total_steps: int, floor: float = 0.0) -> Sc
 def warmup_cosine(warmup_steps: int, total_steps: int, floor: float = 0.0) -> Schedule:
     """Rise over `warmup_steps`, then fall along half a cosine wave to `floor` at step `total_steps`."""
     return warmup(warmup_steps, cosine(_remaining(warmup_steps, total_steps), floor))
+
+
+def warmup_inverse_sqrt(warmup_steps: int) -> Schedule:
+    """Rise in a straight line to 1 in `warmup_steps` steps, then fall like 1 / sqrt(step), with no end.
+
+    min((step + 1) / w, sqrt(w / (step + 1))), w = warmup_steps: `noam` without its scale.
+    """
+    _check_steps("warmup_steps", warmup_steps)
+    return lambda step: min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))
+
+
+def noam(d_model: int, warmup_steps: int = 4000) -> Schedule:
+    """The learning rate itself, for an optimiser's lr of 1: larger models learn more slowly.
+
+    1 / sqrt(d_model) min(1 / sqrt(t), t / warmup_steps^1.5), where the first step is t = 1 and here 0
+
+    Source: Vaswani et al. 2017, equation 3 (section 5.3).
+    """
+    if d_model < 1:
+        raise ConfigError(f"d_model must be at least 1, not {d_model}")
+    shape, peak = warmup_inverse_sqrt(warmup_steps), 1 / math.sqrt(d_model * warmup_steps)
+    return lambda step: peak * shape(step)
 
 
 def _progress(step: int, total_steps: int) -> float:

@@ -18,11 +18,13 @@ MARIAN = {
     ("settings", "words"),
     [
         ({"d_model": 21}, "d_model must be a multiple of encoder_attention_heads"),
+        ({"decoder_layers": 0}, "decoder_layers must be at least 1"),
         ({"decoder_attention_heads": 0}, "decoder_attention_heads must be at least 1"),
         ({"activation_function": "tanh"}, "activation_function must be one of"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"decoder_vocab_size": 37}, "decoder_vocab_size must be vocab_size"),
         ({"pad_token_id": 31}, "pad_token_id must be from 0 to 30"),
+        ({"others": {"model_type": "bart"}}, "model_type 'bart' is not supported: this Marian knows 'marian' only"),
         ({"others": {"normalize_embedding": True}}, "normalize_embedding True is not supported"),
         ({"others": {"is_encoder_decoder": False}}, "is_encoder_decoder False is not supported"),
     ],

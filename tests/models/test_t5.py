@@ -156,6 +156,7 @@ def test_initial_values_have_hugging_faces_deviations(torch, transformers, proj)
         ({"relative_attention_max_distance": 4}, "relative_attention_max_distance must be above 4"),
         ({"dropout_rate": 1.0}, "dropout_rate must be at least 0 and below 1"),
         ({"decoder_start_token_id": 31}, "decoder_start_token_id must be from 0 to 30"),
+        ({"others": {"model_type": "umt5"}}, "model_type 'umt5' is not supported: this T5 knows 't5' only"),
         ({"others": {"is_decoder": True}}, "is_decoder True is not supported"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",

@@ -10,6 +10,7 @@ import pytest
 import minilm as ml
 from minilm import nn
 from minilm.errors import ConfigError
+from minilm.testing import assert_same
 
 rng = np.random.default_rng(1)
 SRC, TGT = rng.standard_normal((7, 2, 6)), rng.standard_normal((5, 2, 6))
@@ -58,6 +59,60 @@ def test_the_whole_is_that_of_torch(beside: Any, torch: Any, options: Any) -> No
         torch.nn.Transformer(6, 2, **layers, **FIXED, **options),
     )
     beside(ours, theirs, turned(SRC, options), turned(TGT, options), tgt_mask=CAUSAL)
+    padding = {"src_key_padding_mask": PADDING, "memory_key_padding_mask": PADDING}
+    late = np.array([[False] * 5, [False] * 3 + [True] * 2])
+    masks = {**padding, "tgt_key_padding_mask": late, "tgt_mask": np.isneginf(CAUSAL)}
+    beside(ours, theirs, turned(SRC, options), turned(TGT, options), **masks)
+
+
+@pytest.mark.parametrize("norm_first", [False, True], ids=["post-norm", "pre-norm"])
+@pytest.mark.parametrize("learnt", [False, True], ids=["sinusoidal", "learnt"])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_a_model_with_tied_embeddings_and_smoothed_labels_is_that_of_torch(
+    torch: Any, norm_first: bool, learnt: bool
+) -> None:
+    V, C = 11, 6
+    sizes = {"num_encoder_layers": 2, "num_decoder_layers": 2, "batch_first": True, "norm_first": norm_first}
+
+    def parts(nn: Any) -> Any:
+        modules = {
+            "words": nn.Embedding(V, C),
+            "places": nn.Embedding(7, C),
+            "both": nn.Transformer(C, 2, **sizes, **FIXED),
+        }
+        return nn.ModuleDict(modules)
+
+    def loss_of(model: Any, tensor: Any, waves: Any, smooth: Any) -> Any:
+        def embedded(ids: Any) -> Any:
+            places = model["places"](tensor(np.arange(ids.shape[1]))) if learnt else waves[: ids.shape[1]]
+            return model["words"](tensor(ids)) * C**0.5 + places
+
+        y = model["both"](
+            embedded(source), embedded(target[:, :-1]), tgt_mask=tensor(np.isneginf(CAUSAL)),
+            src_key_padding_mask=tensor(PADDING), memory_key_padding_mask=tensor(PADDING),
+        )  # fmt: skip
+        return smooth(y.reshape(-1, C), model["words"].weight, tensor(target[:, 1:].reshape(-1)))
+
+    source, target = rng.integers(0, V, (2, 7)), rng.integers(0, V, (2, 6))
+    ours, theirs = parts(nn).to("float64"), parts(torch.nn).double()
+    for tensor in ours.state_dict().values():
+        tensor.copy_(ml.Tensor(0.5 * rng.standard_normal(tensor.shape)))
+    theirs.load_state_dict({name: torch.from_numpy(t.array.copy()) for name, t in ours.state_dict().items()})
+    waves = nn.SinusoidalPositions(7, C, dtype="float64").weight
+    options = {"label_smoothing": 0.1, "ignore_index": 3}
+    mine = loss_of(ours, ml.tensor, waves, lambda *a: nn.functional.linear_cross_entropy(*a, **options))
+    other = loss_of(
+        theirs, torch.tensor, torch.from_numpy(waves.array),
+        lambda y, weight, labels: torch.nn.functional.cross_entropy(y @ weight.T, labels, **options),
+    )  # fmt: skip
+    assert_same(mine, other)
+    mine.backward()
+    other.backward()
+    for (name, parameter), (same, expected) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert name == same
+        assert (parameter.grad is None) == (expected.grad is None), name
+        if expected.grad is not None:
+            assert_same(parameter.grad, expected.grad, name=name, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor")

@@ -13,9 +13,11 @@ from minilm.optim.schedule import (
     constant,
     cosine,
     linear,
+    noam,
     warmup,
     warmup_constant,
     warmup_cosine,
+    warmup_inverse_sqrt,
     warmup_linear,
 )
 
@@ -73,3 +75,20 @@ def test_impossible_schedules_are_refused(arguments: tuple[float, ...]) -> None:
         cosine(-3)
     with pytest.raises(ConfigError):
         warmup_constant(-1)
+
+
+def test_noam_is_equation_3_of_the_paper() -> None:
+    rate = noam(512, 4000)
+    for t in (1, 2, 3999, 4000, 4001, 100_000):
+        assert rate(t - 1) == pytest.approx(512**-0.5 * min(t**-0.5, t * 4000**-1.5), rel=1e-12)
+    assert rate(3999) == pytest.approx(7.0e-4, rel=0.01)  # the peak of their base model
+
+
+def test_the_inverse_root_rises_to_1_and_falls_to_a_half_in_four_times_as_many_steps() -> None:
+    shape = warmup_inverse_sqrt(10)
+    assert [shape(s) for s in (0, 4, 9, 39, 159)] == pytest.approx([0.1, 0.5, 1.0, 0.5, 0.25])
+    for wrong in (0, -3):
+        with pytest.raises(ConfigError, match=f"warmup_steps must be above 0, not {wrong}"):
+            warmup_inverse_sqrt(wrong)
+    with pytest.raises(ConfigError, match="d_model must be at least 1, not 0"):
+        noam(0)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from minilm.errors import ConfigError
 from minilm.models.marian_config import MarianConfig
 from minilm.models.pretrained_config import PretrainedConfig
-from minilm.optim.schedule import Schedule, cosine, inverse_sqrt, linear, warmup
+from minilm.optim.schedule import Schedule, cosine, linear, warmup, warmup_inverse_sqrt
 from minilm.train.config import RunConfig
 from minilm.train.finetuning.config import ALL
 
@@ -121,7 +121,7 @@ class PairConfig(RunConfig):
     def schedule(self) -> Schedule:
         """The factor on the learning rate at each step."""
         if self.decay == "inverse_sqrt":  # the same however many steps there are
-            return warmup(self.warmup_steps, inverse_sqrt(max(self.warmup_steps, 1)))
+            return warmup_inverse_sqrt(max(self.warmup_steps, 1))
         rising = min(self.warmup_steps, self.steps - 1)
         left, floor = self.steps - rising, self.min_learning_rate / self.learning_rate
         return warmup(rising, linear(left, 1.0, floor) if self.decay == "linear" else cosine(left, floor))
