@@ -27,7 +27,7 @@ from minilm.train.finetuning.corpus import Source
 from minilm.train.run import new_run
 from minilm.train.tasks import task
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "classify": {"max_length": 64, "batch_size": 32, "epochs": 2, "train_fraction": 0.8, "grad_clip": 0.0},
     "tag": {"max_length": 128, "batch_size": 16, "epochs": 3, "train_fraction": 0.8},
     "qa": {

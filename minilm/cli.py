@@ -1,6 +1,7 @@
 """The `minilm` command: demo, tokenize, train, generate, replay, runs, plot, bench, run-torch, compare, info.
 
-What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, embed, ngram, ladder, questions.
+What stands in files of its own (minilm/commands/): pretrain-bert, finetune, predict, questions, translate, embed,
+ngram, ladder.
 
 A mistake of the user's ends with one line on standard error and exit code 2; Ctrl-C with 130.
 """
@@ -23,12 +24,13 @@ import typer
 from rich.console import Console
 
 from minilm.commands.embed import embed
-from minilm.commands.finetune import finetune
+from minilm.commands.finetune_pairs import finetune
 from minilm.commands.ladder import ladder
 from minilm.commands.ngram import ngram
 from minilm.commands.predict import predict
 from minilm.commands.pretrain import pretrain_bert
 from minilm.commands.questions import questions
+from minilm.commands.translate import translate
 from minilm.errors import MinilmError
 
 app = typer.Typer(
@@ -166,6 +168,7 @@ app.command()(pretrain_bert)
 app.add_typer(finetune, name="finetune")
 app.command()(predict)
 app.command()(questions)
+app.command()(translate)
 
 
 @app.command()
@@ -349,8 +352,10 @@ def train_run(prepare: Any, title: str, tensorboard: bool = False) -> None:
     console.print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(corpus):,} tokens of "
         f"{corpus.tokenizer.vocab_size} kinds, {trainer.config.steps} steps of "
-        f"{trainer.config.batch_size * trainer.config.sequence_length} tokens; Ctrl-C stops, nothing is lost"
+        f"{trainer.config.tokens_per_step} tokens; Ctrl-C stops, nothing is lost"
     )
+    for note in getattr(corpus, "notes", ()):
+        console.print(f"note: {note}", markup=False)
     try:
         trainer.train()
     finally:

@@ -97,6 +97,11 @@ class KVCache:
         """How many positions are in it."""
         return self.layers[-1].length  # the last to be filled
 
+    def reorder(self, indices: Array) -> None:
+        """Row i becomes what row indices[i] was, in all layers."""
+        for layer in self.layers:
+            layer.reorder(indices)
+
     def clear(self) -> None:
         """Forget everything."""
         for layer in self.layers:

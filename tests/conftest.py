@@ -132,8 +132,8 @@ def real_bert() -> Path:
 
 @pytest.fixture(scope="session")
 def eval_extra() -> None:
-    """scikit-learn and seqeval, the extra "eval"."""
-    for name in ("sklearn", "seqeval"):
+    """scikit-learn, seqeval, sacrebleu and rouge-score, the extra "eval"."""
+    for name in ("sklearn", "seqeval", "sacrebleu", "rouge_score"):
         if importlib.util.find_spec(name) is None:
             missing("eval", name)
 

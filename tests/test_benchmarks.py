@@ -26,11 +26,15 @@ SHORT = {
 }
 
 # What a library may say instead of a figure.
-SKIPS = ("this minilm has no set_float32_matmul_precision", "no /proc/self/status on this system")
+SKIPS = (
+    "this minilm has no set_float32_matmul_precision",
+    "no /proc/self/status on this system",
+    "transformers is not installed",
+)
 
 
 # What needs files: a test of its own.
-OTHERS = {"bert_finetuning_reference.py", "bert_report.py"}
+OTHERS = {"bert_finetuning_reference.py", "bert_report.py", "translation_reference.py"}
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.glob("*.py")} - OTHERS))
@@ -192,6 +196,27 @@ def test_the_reports_mistakes_are_one_line_before_anything_is_measured(
     assert "missing: pip install torch\n" in capsys.readouterr().err
 
 
+def test_translating_is_compared(torch, transformers, eval_extra, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("the cat\tle chat\na dog met the cat\tun chien trouva le chat\n" * 15)
+    small = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    settings = {"vocabulary": 270, "held_out": 6, "epochs": 2, "max_target": 20, "precision": "float32"}
+    settings |= {f"model.{name}": size for name, size in {**small, "dropout": 0}.items()}
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    done = subprocess.run(
+        [sys.executable, FOLDER / "translation_reference.py", "--train", "pairs.tsv", *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (re.search(rf"{name}: BLEU (.*)", done.stdout) for name in ("minilm", "PyTorch"))
+    assert ours
+    assert theirs
+    assert ours[1] == theirs[1], "equal batches, weights and steps, so equal translations"
+    assert re.search(r"translating: minilm [\d.]+ s, PyTorch [\d.]+ s; PyTorch takes [\d.]+ times", done.stdout)
+
+
 @pytest.mark.parametrize(("precision", "steps", "apart"), [("float32", 2, 0.0011), ("bf16", 8, 0.02)])
 def test_the_twin_takes_the_same_steps(torch, transformers, tmp_path, precision, steps, apart):
     """Some steps of both: equal losses, since weights, batches and learning rates are; in bfloat16 but for rounding."""
@@ -222,7 +247,7 @@ def test_every_workload_of_the_command_runs(tmp_path):
     assert done.stderr == ""
     assert done.returncode == 0
     rows = json.loads((tmp_path / "all.json").read_text("utf-8"))["rows"]
-    assert list(dict.fromkeys(row["workload"] for row in rows)) == [f"W{number}" for number in range(1, 11)]
+    assert list(dict.fromkeys(row["workload"] for row in rows)) == [f"W{number}" for number in range(1, 13)]
     for row in rows:
         for peer, result in row["results"].items():
             assert result["seconds"] or result["bytes"] or result["error"] in SKIPS, f"{row['name']}, {peer}"

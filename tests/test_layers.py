@@ -38,9 +38,10 @@ ALLOWED = {
     "text": BASE,
     "data": ENGINE - {"kernels"} | {"text"},
     "evaluation": BASE | {"data"},
+    "beam": ENGINE - {"kernels"} | {"generation"},
     "testing": ENGINE | {"nn", "optim", "data", "compat"},
     "generation": ENGINE - {"kernels"} | {"text"},
-    "models": ENGINE - {"kernels"} | {"nn", "generation", "text", "serialization"},
+    "models": ENGINE - {"kernels"} | {"nn", "generation", "beam", "text", "serialization"},
     "train": ENGINE
     | {"nn", "optim", "data", "evaluation", "text", "generation", "models", "serialization", "display"}
     | {"__version__"},

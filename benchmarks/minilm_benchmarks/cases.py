@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from minilm_benchmarks import translation
+
 MINILM, TORCH, COMPILED, JAX, NUMPY = "minilm", "torch", "torch.compile", "jax", "numpy"
 PEERS = (MINILM, TORCH, COMPILED, JAX, NUMPY)
 
@@ -25,6 +27,8 @@ WORKLOADS = {
     "W9": "the memory of a step beyond weights, gradients and the optimiser's state",
     "W10": "the import",
     "W11": "a step of a language model with 2 recurrent layers of 512 channels: LSTM, GRU, RNN",
+    "W12": "a step of a model that translates, on sentences of many lengths; also with products in bfloat16",
+    "W13": "its beam search, against transformers' `generate`",
 }
 
 # T positions, B sequences, V vocabulary.
@@ -74,7 +78,7 @@ class Case:
     @property
     def trains(self) -> bool:
         """Whether it is a whole step of training, with a loss."""
-        return self.kind in ("gpt", "encoder", "recurrent")
+        return self.kind in ("gpt", "encoder", "recurrent", "translation")
 
 
 def cases(only: Iterable[str], brief: bool = False) -> Iterator[Case]:
@@ -266,7 +270,12 @@ def _import(workload: str, brief: bool) -> Iterator[Case]:
     yield Case(workload, "import", "import", {"times": 1 if brief else 5}, (MINILM, TORCH, JAX, NUMPY))
 
 
+def _translation(workload: str, brief: bool) -> Iterator[Case]:
+    yield from translation.cases(workload, brief, Case, (MINILM, TORCH))
+
+
 _MAKERS = {
     "W1": _gpt, "W2": _gpt, "W3": _gpt, "W4": _encoder, "W5": _gemm,
     "W6": _attention, "W7": _rows, "W8": _chain, "W9": _memory, "W10": _import, "W11": _recurrent,
+    "W12": _translation, "W13": _translation,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minilm_benchmarks import translation
 from minilm_benchmarks.cases import GATES, Case
 
 SEED = 20171206
@@ -22,6 +23,7 @@ def write(case: Case, path: Path) -> None:
         "gpt": _gpt, "memory": _gpt, "encoder": _encoder, "recurrent": _recurrent, "gemm": _gemm,
         "attention": _attention, "adamw": _adamw,
         "softmax": _rows, "layer_norm": _rows, "gelu": _rows, "cross_entropy": _cross_entropy, "chain": _chain,
+        "translation": translation.draw, "beam": translation.draw,
     }  # fmt: skip
     arrays = makers[case.kind](np.random.default_rng(SEED), case.sizes)
     np.savez(path, **arrays)

@@ -10,6 +10,7 @@ import numpy as np
 import minilm as ml
 from minilm import kernels
 from minilm.nn import functional as F
+from minilm_benchmarks import translation
 from minilm_benchmarks.cases import Case
 from minilm_benchmarks.data import Arrays, weights
 from minilm_benchmarks.settings import ADAMW, CLIP, Unavailable
@@ -171,4 +172,5 @@ _BUILDERS: dict[str, Callable[[Case, Arrays], Run]] = {
     "gpt": gpt, "memory": gpt, "encoder": encoder, "recurrent": recurrent, "gemm": gemm,
     "attention": attention, "softmax": softmax,
     "layer_norm": layer_norm, "gelu": gelu, "cross_entropy": cross_entropy, "adamw": adamw, "chain": chain,
+    "translation": translation.ours, "beam": translation.ours,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from minilm_benchmarks import torch_models
+from minilm_benchmarks import torch_models, translation
 from minilm_benchmarks.cases import Case
 from minilm_benchmarks.data import Arrays, weights
 from minilm_benchmarks.settings import ADAMW, CLIP, Unavailable
@@ -171,8 +171,14 @@ def chain(case: Case, arrays: Arrays) -> Run:
     return run
 
 
+def translate(case: Case, arrays: Arrays) -> Run:
+    """transformers' MarianMTModel."""
+    return translation.theirs(case, arrays, maybe_compiled)
+
+
 _BUILDERS: dict[str, Callable[[Case, Arrays], Run]] = {
     "gpt": gpt, "memory": gpt, "encoder": encoder, "recurrent": recurrent, "gemm": gemm,
     "attention": attention, "softmax": softmax,
     "layer_norm": layer_norm, "gelu": gelu, "cross_entropy": cross_entropy, "adamw": adamw, "chain": chain,
+    "translation": translate, "beam": translate,
 }  # fmt: skip

@@ -56,7 +56,7 @@ def _sentences(texts: list[str]) -> list[str]:
     from minilm.errors import DataError
 
     place = Path(texts[0])
-    if len(texts) > 1 or not _is_file(place):
+    if len(texts) > 1 or not is_file(place):
         return texts
     try:
         lines = place.read_text(encoding="utf-8").splitlines()
@@ -67,7 +67,8 @@ def _sentences(texts: list[str]) -> list[str]:
     return lines
 
 
-def _is_file(place: Path) -> bool:
+def is_file(place: Path) -> bool:
+    """Whether there is such a file; a text that could be none's name is none."""
     try:
         return place.is_file()
     except (OSError, ValueError):  # a text too long for a name, or with a NUL

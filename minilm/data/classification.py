@@ -272,7 +272,7 @@ def _from_objects(path: Path, chosen: dict[str, Column], labelled: bool) -> Iter
         if not content.strip():
             continue
         where = f"{path}: line {line}"
-        item = _object(where, content)
+        item = json_object(where, content)
         if columns is None:
             names = list(item)
             places = _columns(where, names, chosen, True, labelled)
@@ -288,7 +288,8 @@ def _from_objects(path: Path, chosen: dict[str, Column], labelled: bool) -> Iter
         yield _example(path, line, row, columns, labelled)
 
 
-def _object(where: str, content: str) -> dict[str, Any]:
+def json_object(where: str, content: str) -> dict[str, Any]:
+    """A line of JSON as an object. Errors: DataError, beginning with `where`, for what is none."""
     try:
         item = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ class Purpose(enum.IntEnum):
     MIXTURE = 6
     PAIRS = 11
     MASKING = 12
+    LENGTHS = 21
 
 
 def generator(seed: int, index: int, purpose: Purpose) -> np.random.Generator:

@@ -13,5 +13,6 @@ def needed(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        package = {"sklearn": "scikit-learn"}.get(module.split(".")[0], module.split(".")[0])
+        name = module.split(".")[0]
+        package = {"sklearn": "scikit-learn", "rouge_score": "rouge-score"}.get(name, name)
         raise MissingExtraError(f"{what} needs {package}: pip install 'minilm[eval]'") from None

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture."""
+"""Pictures: a confusion matrix, and where a model looked as it wrote."""
 
 from __future__ import annotations
 
@@ -24,18 +24,10 @@ def draw_confusion(
     path: a .png or .svg file. Errors: ConfigError for another ending; ShapeError unless there are K names;
     MissingExtraError without matplotlib; OSError of the file system.
     """
-    file = Path(path)
-    if file.suffix not in (".png", ".svg"):
-        raise ConfigError(f"{file}: a picture's name ends in .png or .svg")
+    file = _picture(path)
     if matrix.shape != (len(names), len(names)):
         raise ShapeError(f"draw_confusion: a matrix {matrix.shape} for {len(names)} names")
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("pictures need matplotlib: pip install 'minilm[plot]'") from None
-    matplotlib.use("Agg")  # a file, no window
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     ticks = [f"{name[:30]}…" if len(name) > 30 else name for name in names]
     side = min(4 + 0.45 * len(names), 18) + 0.14 * max(map(len, ticks))  # inches; wide characters have about 0.14
@@ -53,3 +45,47 @@ def draw_confusion(
             axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=8, color=color)
     save_figure(figure, file)
     return file
+
+
+def draw_alignment(
+    weights: NDArray[np.floating[Any]],
+    source: Sequence[str],
+    target: Sequence[str],
+    path: str | os.PathLike[str],
+) -> Path:
+    """Draw attention weights (T, S): of each of T tokens that were written, a row, where among S it looked.
+
+    source, target: the tokens as texts. path: a .png or .svg file. Errors: as `draw_confusion`.
+    """
+    file = _picture(path)
+    if weights.shape != (len(target), len(source)):
+        raise ShapeError(f"draw_alignment: weights {weights.shape} for {len(target)} tokens and {len(source)}")
+    pyplot = _pyplot()
+    size = (min(3 + 0.28 * len(source), 40), min(2 + 0.28 * len(target), 40))  # inches
+    figure, axes = pyplot.subplots(figsize=size, dpi=120, layout="constrained")
+    image = axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, ax=axes, label="attention", shrink=0.8)
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(target)), target, parse_math=False)
+    save_figure(figure, file)
+    return file
+
+
+def _picture(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    if file.suffix not in (".png", ".svg"):
+        raise ConfigError(f"{file}: a picture's name ends in .png or .svg")
+    return file
+
+
+def _pyplot() -> Any:
+    """Matplotlib, drawing into files. Errors: MissingExtraError."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("pictures need matplotlib: pip install 'minilm[plot]'") from None
+    matplotlib.use("Agg")  # a file, no window
+    from matplotlib import pyplot
+
+    return pyplot

@@ -27,12 +27,13 @@ def write_report(
     confusion: NDArray[np.integer[Any]] | None = None,
     names: Sequence[str] = (),
     picture: str | None = None,
+    sections: Sequence[str] = (),
 ) -> None:
     """Write measures with their intervals, what they were taken of, and what it cost; whole or not at all.
 
     examples, seconds, memory: how many were predicted, in what time, with how many bytes at most.
     about: further rows, as model, data or versions. confusion, names: a matrix (K, K) and its K classes.
-    picture: the name of an image beside the report.
+    picture: the name of an image beside the report. sections: further lines, as they are.
 
     Errors: OSError of the file system.
     """
@@ -53,6 +54,7 @@ def write_report(
         lines += _table(("", *names), table)
     if picture is not None:
         lines += [f"![confusion matrix]({picture})", ""]
+    lines += sections
     with written_whole(Path(path)) as file:
         file.write("\n".join(lines).encode("utf-8"))
 

@@ -313,6 +313,7 @@ class Seq2SeqModel(EncoderDecoder):
 
     Attributes:
         usual_length: how many tokens a cache holds, unless one says otherwise.
+        label_smoothing: the share of each label that `loss` spreads over all tokens while training.
         looks: () -> the decoder's attentions to the memory, one a layer.
         before_head: rows (N, C) as the head is given them.
         head: () -> the matrix (V, C) that makes scores, and their bias (V) or None.
@@ -323,6 +324,11 @@ class Seq2SeqModel(EncoderDecoder):
     before_head: Callable[[Tensor], Tensor]
     head: Callable[[], tuple[Tensor, Tensor | None]]
     usual_length: int
+    label_smoothing = 0.0
+
+    def tokens_in(self, batch: Any) -> int:
+        """How many tokens a batch (input_ids, attention_mask, labels) has, of both sides and without padding."""
+        return int(np.count_nonzero(batch[1])) + int(np.count_nonzero(np.asarray(batch[2]) != IGNORED))
 
     def meet(self, weights: Mapping[str, Tensor]) -> None:
         """The head gets a matrix of its own where the file has another one for it than for the embeddings."""
@@ -380,12 +386,15 @@ class Seq2SeqModel(EncoderDecoder):
         return Output(loss=loss, logits=logits, encoder_last_hidden_state=memory, **seen.results())
 
     def loss(
-        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, label_smoothing: float = 0.0
+        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor, label_smoothing: float | None = None
     ) -> Tensor:
         """The mean cross-entropy of `labels` (B, T) that are not -100, as `forward` gives it, and faster.
 
-        Nothing is computed for padding, and the scores never exist whole. Args, Errors: see `forward`.
+        Nothing is computed for padding, and the scores never exist whole. Args, Errors: see `forward`; labels are
+        smoothed by `self.label_smoothing` while training, unless it is said.
         """
+        if label_smoothing is None:
+            label_smoothing = self.label_smoothing if self.training else 0.0
         tokens = self.shifted(labels)
         source = self.positions("input_ids", input_ids, attention_mask, pack=True)
         # No label depends on what comes behind the last of its sentence, since none looks there.

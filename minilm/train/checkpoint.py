@@ -153,7 +153,7 @@ def load_run(folder: str | os.PathLike[str], kinds: Collection[str] | None = Non
     config = config_of(path, record)
     if kinds is not None and config.task not in kinds:
         raise CheckpointError(f"{place}: is a run of the kind {config.task}; needed is one of {', '.join(kinds)}")
-    model = _model(path, config, tensors, record)
+    model = model_of(path, config, tensors, record)
     tokenizer = load_tokenizer(place / TOKENIZER)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -332,7 +332,8 @@ def config_of(path: Path, record: dict[str, Any]) -> RunConfig:
         raise CheckpointError(f"{path}: its configuration cannot be used: {error}") from None
 
 
-def _model(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
+def model_of(path: Path, config: RunConfig, tensors: dict[str, Tensor], record: dict[str, Any]) -> Any:
+    """The model of a checkpoint that was read, averaged weights if the run averages. Errors: CheckpointError."""
     try:
         model = task(config.task).model(type(config.model).from_dict(record["model"]))
     except (MinilmError, KeyError) as error:
@@ -354,7 +355,7 @@ def load_best(trainer: Trainer) -> None:
     for path in checkpoints(trainer.folder or ""):
         if step_of(path) == best and "+" not in path.name:
             tensors, record = read_checkpoint(path)
-            model = _model(path, trainer.config, tensors, record)
+            model = model_of(path, trainer.config, tensors, record)
             trainer.model.load_state_dict(model.state_dict())
             return
     raise CheckpointError(f"{trainer.folder}: the best checkpoint, of step {best}, is gone")

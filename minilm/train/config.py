@@ -125,6 +125,11 @@ class RunConfig(Config):
         """T, the tokens of an example."""
         raise NotImplementedError
 
+    @property
+    def tokens_per_step(self) -> str:
+        """How large a batch is, in words."""
+        return str(self.batch_size * self.sequence_length)
+
     def schedule(self) -> Schedule:
         """The factor on the learning rate at each step."""
         warmup = min(self.warmup_steps, self.steps - 1)
@@ -146,8 +151,9 @@ class RunConfig(Config):
         if "model.vocab_size" in settings:
             raise ConfigError(f"model.vocab_size follows from the tokenizer; {cls.VOCABULARY}")
         values = merged(values, settings)
-        if isinstance(values.get("model", {}), dict):  # a group given in part keeps our defaults for the rest
-            values["model"] = {**cls().model.to_dict(), **values.get("model", {})}
+        own, model = cls().model.to_dict(), values.get("model", {})
+        if isinstance(model, dict) and model.get("model_type") in (None, own.get("model_type")):
+            values["model"] = {**own, **model}  # a group given in part keeps our defaults for the rest
         try:
             return cls.from_dict(values)
         except ConfigError as error:

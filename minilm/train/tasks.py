@@ -63,10 +63,22 @@ def _finetuning(name: str) -> Callable[[], Task]:
     def load() -> Task:
         from minilm.train.finetuning import config
         from minilm.train.finetuning.corpus import FinetuneCorpus
-        from minilm.train.finetuning.tasks import TASKS as BERT_TASKS
+        from minilm.train.finetuning.tasks import TASKS as KINDS
 
         configs = {"classify": config.ClassifyConfig, "tag": config.TagConfig, "qa": config.AnswerConfig}
-        return Task(configs[name], BERT_TASKS[name].MODEL, FinetuneCorpus)
+        return Task(configs[name], KINDS[name].MODEL, FinetuneCorpus)
+
+    return load
+
+
+def _pairs(name: str) -> Callable[[], Task]:
+    def load() -> Task:
+        from minilm.train.finetuning.pair_config import SummarizeConfig, TranslateConfig
+        from minilm.train.finetuning.pair_corpus import PairCorpus
+        from minilm.train.finetuning.tasks import TASKS as KINDS
+
+        configs = {"translate": TranslateConfig, "summarize": SummarizeConfig}
+        return Task(configs[name], KINDS[name].MODEL, PairCorpus)
 
     return load
 
@@ -78,6 +90,7 @@ TASKS: dict[str, Callable[[], Task]] = {  # each loads its modules when it is as
     **{name: _neural(name) for name in LANGUAGE_MODELS[1:]},
     "bert": _bert,
     **{name: _finetuning(name) for name in ("classify", "tag", "qa")},
+    **{name: _pairs(name) for name in ("translate", "summarize")},
 }
 
 

@@ -54,6 +54,10 @@ class FinetuneCorpus:
         learnt, encoded: the same as the model sees them. place: the run's folder.
     """
 
+    task: Any  # a BertTask, or of a subclass another
+    learnt: Any
+    encoded: Any
+
     def __init__(
         self,
         task: BertTask,
@@ -151,7 +155,7 @@ class FinetuneCorpus:
         if self.config.class_weights and self.task.labels is not None:
             model.class_weights = Tensor(class_weights(self.learnt.examples.targets, self.task.labels))
 
-    def data(self, config: Any) -> Epochs:
+    def data(self, config: Any) -> Any:
         """The examples, for a Trainer."""
         examples = self.learnt.examples, self.encoded.examples
         return Epochs(*examples, config.batch_size, config.seed, self.tokenizer.pad_token_id, self.assess)

@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minilm.errors import CheckpointError, MissingExtraError
+from minilm.errors import CheckpointError, ConfigError, MissingExtraError
 from minilm.evaluation.picture import draw_confusion
 from minilm.evaluation.report import write_report
 from minilm.files import written_whole
-from minilm.models.bert_config import BertConfig
 from minilm.text.bert_files import CONFIG as TOKENIZER_CONFIG
 from minilm.text.bert_files import SPECIAL, VOCAB
 from minilm.train.finetuning.tasks import restored
@@ -26,7 +25,10 @@ from minilm.train.observers import Observer, peak_memory
 
 MODEL, PREDICTIONS, REPORT, MATRIX = "model", "predictions.jsonl", "report.md", "confusion.png"
 FILES = (MODEL, PREDICTIONS, REPORT, MATRIX, "train.jsonl", "validation.jsonl", VOCAB, SPECIAL, TOKENIZER_CONFIG)
-KEPT = ("max_length", "stride", "max_answer", "best", "no_answer", "batch_size", "tags")  # what predicting needs
+KEPT = (  # what predicting needs
+    *("max_length", "stride", "max_answer", "best", "no_answer", "batch_size", "tags"),
+    *("max_source", "max_target", "truncate", "vocabulary", "batch_tokens", "num_beams", "length_penalty", "lead"),
+)
 
 
 class Results(Observer):
@@ -93,18 +95,21 @@ def load_model(folder: Path) -> tuple[Any, Any]:
 
     Errors: CheckpointError for a folder that holds none, or what is no fine-tuned model of minilm's.
     """
-    from minilm.models.pretrained import CONFIG, read_config
+    from minilm.models.pretrained import CONFIG, read_json
     from minilm.train.tasks import task
 
     place = folder / MODEL if (folder / MODEL).is_dir() else folder
     if not (place / CONFIG).is_file():
         raise CheckpointError(f"{folder}: there is no {CONFIG} in it; a fine-tuned model is in the `model` of its run")
-    shape = read_config(place, BertConfig, {})
-    kept = (shape.others.get("task_specific_params") or {}).get("minilm")
+    shape = read_json(place / CONFIG)
+    kept = (shape.get("task_specific_params") or {}).get("minilm")
     if not isinstance(kept, dict) or "task" not in kept:
         raise CheckpointError(f"{place}: was not fine-tuned by minilm; its config.json does not say for which task")
     kind = task(kept["task"])
-    config = kind.config.from_dict({**kept, "model": shape.to_dict()})
+    try:
+        config = kind.config.from_dict({**kept, "model": shape})
+    except ConfigError as error:
+        raise ConfigError(f"{place / CONFIG}: {error}") from None
     return restored(config, place), kind.model.from_pretrained(place)
 
 

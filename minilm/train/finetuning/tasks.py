@@ -1,4 +1,4 @@
-"""The three tasks: classes of texts, tags of words, answers in texts."""
+"""BERT's three tasks: classes of texts, tags of words, answers in texts; and all tasks by their names."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from minilm.tensor import Tensor
 from minilm.text.wordpiece import BertTokenizer
 from minilm.train.batches import targets_in
 from minilm.train.finetuning.examples import Examples
+from minilm.train.finetuning.pair_tasks import Summarization, Translation
 
 Array = Any
 Progress = Callable[[int, int], None] | None  # called with how many originals are done, and of how many
@@ -59,6 +60,7 @@ class BertTask(ABC):
     """
 
     MODEL: ClassVar[Any]
+    TOKENIZER: ClassVar[Any] = BertTokenizer
     PACK: ClassVar[bool] = True  # whether padding needs no scores
     LABELLED: ClassVar[bool] = True  # whether there are classes
 
@@ -342,11 +344,17 @@ class Answering(BertTask):
         return int(examples.lengths.max())
 
 
-TASKS: dict[str, type[BertTask]] = {"classify": Classification, "tag": Tagging, "qa": Answering}
+TASKS: dict[str, Any] = {
+    "classify": Classification,
+    "tag": Tagging,
+    "qa": Answering,
+    "translate": Translation,
+    "summarize": Summarization,
+}
 
 
-def restored(config: Any, folder: Path) -> BertTask:
+def restored(config: Any, folder: Path) -> Any:
     """The task that a configuration is for, with the tokenizer in `folder` and the labels of `config.model`."""
     kind = TASKS[config.task]
-    tokenizer = BertTokenizer.from_pretrained(folder)
+    tokenizer = kind.TOKENIZER.from_pretrained(folder)
     return kind(config, tokenizer, LabelMap.from_config(config.model.id2label) if kind.LABELLED else None)

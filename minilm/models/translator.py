@@ -1,0 +1,217 @@
+"""Texts written of other texts by a model of encoder and decoder: translations, summaries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minilm import random
+from minilm.beam import BeamSearch, beam_search, sample
+from minilm.errors import ConfigError, DataError
+from minilm.generation import Sampling
+from minilm.models.hub import found
+from minilm.models.pretrained import CONFIG, read_json
+from minilm.modes import no_grad
+from minilm.tensor import Tensor
+from minilm.text.pair_tokenizer import PairTokenizer
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text that a model wrote, its score (NaN where it was drawn), and its tokens, the end included."""
+
+    text: str
+    score: float
+    tokens: Array
+
+
+def numbered(number: int) -> str:
+    """What errors call a text by default."""
+    return f"text {number + 1}"
+
+
+class CachedDecoder:
+    """A model's decoder over some sources, whose keys and values are kept: the Decoder that a search needs.
+
+    Args:
+        model: a Seq2SeqModel. input_ids, attention_mask: (B, S). length: the most tokens of an output.
+    """
+
+    def __init__(self, model: Any, input_ids: Array, attention_mask: Array, length: int) -> None:
+        self.model = model
+        with no_grad():
+            memory = model.encode(Tensor(input_ids), Tensor(attention_mask))
+            self.cache = model.new_cache(memory, length)
+
+    def __call__(self, tokens: Array) -> Array:
+        """See `beam.Decoder`."""
+        with no_grad():
+            return self.model.decode(Tensor(tokens), cache=self.cache).numpy()
+
+    def reorder(self, rows: Array) -> None:
+        """See `beam.Decoder`."""
+        self.cache.reorder(rows)
+
+
+class AnySeq2Seq:
+    """A model of encoder and decoder, of the kind that its configuration is of."""
+
+    def __new__(cls, config: Any) -> Any:
+        """A fresh one."""
+        return _kind(str(config.to_dict()["model_type"]))(config)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str]) -> Any:
+        """That of a folder or the hub; see PretrainedModel. Errors: ConfigError for another kind."""
+        place = found(name)
+        return _kind(str(read_json(place / CONFIG).get("model_type"))).from_pretrained(place)
+
+
+def _kind(model_type: str) -> Any:
+    if "marian" in model_type:
+        from minilm.models.marian import MarianMTModel
+
+        return MarianMTModel
+    if model_type == "t5":
+        from minilm.models.t5 import T5ForConditionalGeneration
+
+        return T5ForConditionalGeneration
+    raise ConfigError(f"a model of the kind {model_type!r} writes no text of another; known are marian and t5")
+
+
+class Translator:
+    """A model and its tokenizer; call it with texts.
+
+        translator = Translator.from_pretrained("runs/en-es/model")
+        translator(["In the beginning"])[0][0].text
+
+    Args:
+        model: a Seq2SeqModel, in evaluation mode.
+    """
+
+    def __init__(self, model: Any, tokenizer: PairTokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}"
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Translator:
+        """Those of a folder: config.json, model.safetensors, tokenizer.json. Errors: CheckpointError, DataError."""
+        place = found(folder)
+        return cls(AnySeq2Seq.from_pretrained(place), PairTokenizer.from_pretrained(place))
+
+    def search(self, **settings: Any) -> BeamSearch:
+        """How outputs are searched, with what the model's configuration says of ends and padding."""
+        c = self.model.config
+        forced = getattr(c, "forced_eos_token_id", None) is not None
+        known = {"eos_token_id": c.eos_token_id, "forced_eos": forced, "suppress_tokens": (c.pad_token_id,)}
+        return BeamSearch(**{**known, **settings})
+
+    def encode(self, texts: Sequence[str], where: Callable[[int], str] = numbered) -> list[Array]:
+        """The tokens of each text.
+
+        Args:
+            where: what an error says of the text with that number.
+        Errors: DataError for an empty text, one that cannot be encoded, and one longer than the model can read.
+        """
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise DataError(f"{where(number)}: is empty, and there is nothing to be read in it")
+        try:
+            rows = self.tokenizer.encode(texts)
+        except DataError as error:
+            raise DataError(f"{where(getattr(error, 'index', 0))}: {error}") from None
+        known = self.model.max_positions
+        for number, ids in enumerate(rows):
+            if known is not None and len(ids) > known:
+                raise DataError(f"{where(number)}: has {len(ids)} tokens, and the model reads {known}")
+        return rows
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        search: BeamSearch | None = None,
+        batch_size: int = 32,
+        where: Callable[[int], str] = numbered,
+    ) -> list[list[Written]]:
+        """The best outputs for each text. Errors: see `encode` and `beam_search`."""
+        return self.written(self.encode(texts, where), search, batch_size)
+
+    def written(self, sources: Sequence[Array], search: BeamSearch | None = None, batch_size: int = 32) -> Any:
+        """The same of texts as tokens; those of like length are computed together, `batch_size` at a time."""
+        wanted = self._within(search or self.search())
+        start = self.model.config.decoder_start_token_id
+
+        def some(ids: Array, mask: Array) -> list[list[Written]]:
+            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens)
+            found = beam_search(decoder, np.full((len(ids), 1), start), wanted)
+            return [[self._text(h.tokens, h.score) for h in group] for group in found]
+
+        return self._batched(sources, batch_size, some)
+
+    def drawn(
+        self,
+        sources: Sequence[Array],
+        sampling: Sampling,
+        max_new_tokens: int = 128,
+        batch_size: int = 32,
+        seed: int | None = None,
+    ) -> list[Written]:
+        """One output for each source, drawn token by token; with temperature 0 the likeliest each time (greedy)."""
+        wanted, c = self._within(self.search(max_new_tokens=max_new_tokens)), self.model.config
+        source = random.default_generator if seed is None else random.Generator(seed)
+
+        def some(ids: Array, mask: Array) -> list[Written]:
+            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens)
+            start = np.full((len(ids), 1), c.decoder_start_token_id)
+            outputs = sample(
+                decoder, start, sampling, wanted.max_new_tokens, c.eos_token_id, wanted.suppress_tokens, source
+            )
+            return [self._text(tokens, float("nan")) for tokens in outputs]
+
+        return self._batched(sources, batch_size, some)
+
+    def alignment(self, source: Array, output: Array) -> Array:
+        """Where the decoder looked in the source as it wrote each token: (T, S), rows that add up to 1.
+
+        The mean over the heads of the last layer but one, which says best what a word is a translation of.
+        Source: Garg et al. 2019, "Jointly learning to align and translate", section 4.1.
+        """
+        c = self.model.config
+        shifted = np.concatenate([[c.decoder_start_token_id], output[:-1]])[None]
+        with no_grad():
+            result = self.model(Tensor(source[None]), None, Tensor(shifted), output_attentions=True)
+        layers = result.cross_attentions
+        return layers[max(len(layers) - 2, 0)].numpy()[0].mean(0)
+
+    def _within(self, search: BeamSearch) -> BeamSearch:
+        """Outputs no longer than the model's positions."""
+        known = self.model.max_positions
+        if known is None or search.max_new_tokens <= known:
+            return search
+        return replace(search, max_new_tokens=known, min_new_tokens=min(search.min_new_tokens, known))
+
+    def _text(self, tokens: Array, score: float) -> Written:
+        return Written(self.tokenizer.decode(tokens), score, tokens)
+
+    def _batched(self, sources: Sequence[Array], batch_size: int, some: Callable[..., list[Any]]) -> list[Any]:
+        """What `some` gives for batches of sources, longest first, in the sources' order."""
+        order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
+        results: list[Any] = [None] * len(sources)
+        for first in range(0, len(order), batch_size):
+            numbers = order[first : first + batch_size]
+            lengths = np.array([len(sources[number]) for number in numbers])
+            mask = np.arange(lengths.max()) < lengths[:, None]
+            ids = np.full(mask.shape, self.model.config.pad_token_id, np.int64)
+            ids[mask] = np.concatenate([sources[number] for number in numbers])
+            for number, result in zip(numbers, some(ids, mask.astype(np.int64))):
+                results[number] = result
+        return results
