@@ -71,7 +71,7 @@ text = corpora.shakespeare()
 tokenizer = CharTokenizer.train(text)
 V = tokenizer.vocab_size
 train_tokens, validation_tokens = train_validation_split(tokenizer.encode_array(text), 0.9)
-B, T, STEPS = 16, 32, 150
+B, T, STEPS = 16, 32, 400
 data = Streams(CausalBlocks(train_tokens, T, stride=1), CausalBlocks(validation_tokens, T, stride=1), B)
 first, second = data.batch(0), data.batch(1)
 assert (first[2][:, -1] == second[0][:, 0]).all()
@@ -91,7 +91,7 @@ for step in range(STEPS):
     optimizer.step()
     state = tuple(part.detach() for part in state)  # the numbers stay, their history goes
     losses.append(loss.item())
-    if step in (0, 50, 100, STEPS - 1):
+    if step in (0, 100, 200, STEPS - 1):
         print(f"   step {step:>3}   loss {losses[-1]:.3f}")
 assert np.mean(losses[-10:]) < losses[0] - 1.5
 with ml.no_grad():
@@ -107,7 +107,7 @@ print(f"   with the state of what came before, the loss is lower by {np.mean(gai
 print("\n5. Before all of this: Bengio's network, which sees the last n - 1 tokens and no more")
 ancestor = FeedForwardLM(FeedForwardConfig(V, context=8, block_size=T, n_embd=16, n_hidden=128))
 optimizer = optim.AdamW(ancestor.parameters(), lr=5e-3)
-for step in range(STEPS):
+for step in range(STEPS // 2):
     tokens, _, targets = (ml.Tensor(array) for array in data.batch(step))
     optimizer.zero_grad()
     ancestor.loss(tokens, targets).backward()
@@ -121,8 +121,9 @@ assert max(scores.values()) < np.log(V) - 1
 print("   on unseen text: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
 
 print("\n6. Writing: the state is all that the next character needs")
-written = "".join(generate_text(model, tokenizer, "ROMEO:", 120, temperature=0.8, seed=1))
-again = "".join(generate_text(model, tokenizer, "ROMEO:", 120, temperature=0.8, seed=1, use_cache=False))
+prompt = tokenizer.decode(validation_tokens[:200])
+written = "".join(generate_text(model, tokenizer, prompt, 120, temperature=0.6, seed=1))
+again = "".join(generate_text(model, tokenizer, prompt, 120, temperature=0.6, seed=1, use_cache=False))
 assert written == again
-for line in ("ROMEO:" + written).splitlines():
+for line in (prompt[-40:] + written).splitlines():
     print(f"   | {line[:90]}")

@@ -26,7 +26,7 @@ WORKLOADS = {
     "W8": "10,000 additions and multiplications of 4x4 tensors in one chain, forward and backward",
     "W9": "the memory of a step beyond weights, gradients and the optimiser's state",
     "W10": "the import",
-    "W11": "a step of a language model with 2 recurrent layers of 512 channels: LSTM, GRU, RNN",
+    "W11": "a step of a language model with 2 recurrent layers: LSTM on characters and on words; GRU, RNN",
     "W12": "a step of a model that translates, on sentences of many lengths; also with products in bfloat16",
     "W13": "its beam search, against transformers' `generate`",
 }
@@ -38,7 +38,13 @@ GPTS = {
     "W3": {"n_layer": 12, "n_head": 12, "n_embd": 768, "T": 256, "B": 1, "V": 50304},
 }
 ENCODER = {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_hidden": 3072, "T": 128, "B": 8, "V": 30522, "classes": 2}
-RECURRENT = {"n_layer": 2, "n_embd": 512, "n_hidden": 512, "T": 64, "B": 32, "V": 10000}
+CHARACTERS = {"n_layer": 2, "n_embd": 512, "n_hidden": 512, "T": 64, "B": 32, "V": 65}
+RECURRENT = {  # a row of the table each
+    "LSTM": {"kind": "lstm", **CHARACTERS},
+    "LSTM of words": {"kind": "lstm", **CHARACTERS, "V": 10000},
+    "GRU": {"kind": "gru", **CHARACTERS},
+    "RNN": {"kind": "rnn", **CHARACTERS},
+}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SQUARES = (128, 256, 512, 1024, 2048)
 ATTENTION = ((256, 64, 8), (1024, 64, 8), (4096, 64, 8))  # T, D, H
@@ -115,9 +121,9 @@ def _encoder(workload: str, brief: bool) -> Iterator[Case]:
 
 
 def _recurrent(workload: str, brief: bool) -> Iterator[Case]:
-    for kind in GATES:
-        sizes = {"kind": kind, **(TINY_RECURRENT if brief else RECURRENT)}
-        name = f"{kind.upper()} {{n_layer}} x {{n_hidden}}, T {{T}}, B {{B}}, V {{V}}".format(**sizes)
+    for title, whole in RECURRENT.items():
+        sizes = {**whole, **TINY_RECURRENT} if brief else whole
+        name = f"{title} {{n_layer}} x {{n_hidden}}, T {{T}}, B {{B}}, V {{V}}".format(**sizes)
         work: dict[str, Any] = {
             "flops": recurrent_flops(sizes),
             "traffic": step_traffic(recurrent_parameters(sizes)),
@@ -139,8 +145,12 @@ def recurrent_parameters(s: dict[str, Any]) -> int:
 
 
 def recurrent_flops(s: dict[str, Any]) -> float:
-    """A step: 6 for each number in a product and token; what the gates cost beside is left out."""
-    return 6.0 * s["B"] * s["T"] * recurrent_matrices(s)
+    """A step: 6 for each number in a product and token; what the gates cost beside is left out.
+
+    The first layer's product with the input need not be made more than once for each of the V tokens.
+    """
+    tokens, first = s["B"] * s["T"], GATES[s["kind"]] * s["n_hidden"] * s["n_embd"]
+    return 6.0 * (tokens * (recurrent_matrices(s) - first) + min(tokens, s["V"]) * first)
 
 
 def gpt_parameters(s: dict[str, int]) -> int:

@@ -82,9 +82,13 @@ class FeedForwardLM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initial values: uniform in +-0.1 for embeddings and scores, nn.Linear's for the hidden layer."""
+        """Initial values: nn.Embedding's and nn.Linear's, but uniform in +-0.1 for the scores.
+
+        With embeddings in +-0.1 the hidden units began near 0 and learnt slowly.
+        """
+        self.wte.reset_parameters()
         self.hidden.reset_parameters()
-        for layer in (self.wte, self.lm_head, self.direct):
+        for layer in (self.lm_head, self.direct):
             if layer is not None:
                 nn.init.uniform_(layer.weight, -0.1, 0.1)
         nn.init.zeros_(self.lm_head.bias)

@@ -119,9 +119,12 @@ class RecurrentLM(nn.Module):
             )
         if tokens.ndim != 2 or not tokens.shape[1]:
             raise ShapeError(f"RecurrentLM: tokens (B, T) with T at least 1 were expected, not {tokens.shape}")
-        x = self.drop(self.wte(tokens.transpose(0, 1)))  # (T, B, E)
-        lstm = self.config.kind == "lstm"
-        y, last = self.rnn(x, state if lstm or state is None else state[0])
+        tokens, lstm = tokens.transpose(0, 1), self.config.kind == "lstm"
+        first = state if lstm or state is None else state[0]
+        if self.training and self.config.dropout:  # each place drops channels of its own
+            y, last = self.rnn(self.drop(self.wte(tokens)), first)  # (T, B, E) -> (T, B, H)
+        else:
+            y, last = self.rnn.of_tokens(tokens, self.wte.weight, first)
         return self.drop(y), last if lstm else (last,)
 
     def forward(self, tokens: Tensor, cache: StateCache | None = None) -> Tensor:

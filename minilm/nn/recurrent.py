@@ -7,7 +7,9 @@ is one operation (`minilm/ops/recurrent.py`), whose definition reads as the equa
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from minilm.creation import empty, zeros
 from minilm.errors import ConfigError, ShapeError
@@ -23,6 +25,13 @@ from minilm.tensor import Tensor
 
 State = tuple[Tensor, ...]  # (h,) or, of an LSTM, (h, c): each (B, H)
 Weights = tuple[Any, ...]  # weight_ih (G H, C), weight_hh (G H, H), bias_ih and bias_hh (G H) or None
+
+
+class Repeated(NamedTuple):
+    """Inputs of which many are equal, as those of tokens are: rows (U, C), and each place's number of its row."""
+
+    rows: Tensor
+    places: Tensor
 
 
 class RNNBase(Module):
@@ -91,8 +100,27 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Nothing: PyTorch lays weights out for a GPU here."""
 
+    def of_tokens(self, tokens: Tensor, weight: Tensor, hx: Any = None) -> Any:
+        """`self(F.embedding(tokens, weight), hx)`: whole numbers (T, B) or (B, T), and a table of vectors (V, C).
+
+        The first layer's product with the input is made once for each token that occurs, not for each place where it
+        does, if that is less than half: a batch of 2,000 characters has some 60 different ones. The outputs are the
+        same, the native backend's to the bit; gradients of equal tokens are added up before the product, not behind it.
+        """
+        occurring, places = np.unique(tokens.array, return_inverse=True)
+        if 2 * len(occurring) > tokens.numel() or tokens.ndim != 2:
+            return self(F.embedding(tokens, weight), hx)
+        return self(Repeated(F.embedding(Tensor(occurring), weight), Tensor(places.reshape(tokens.shape))), hx)
+
+    @staticmethod
+    def _given(x: Tensor | Repeated, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The input's part of the gates: (N, C) -> (N, G H)."""
+        if isinstance(x, Repeated):
+            return F.embedding(x.places, F.linear(x.rows, weight, bias))
+        return F.linear(x, weight, bias)
+
     def layer(
-        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+        self, x: Tensor | Repeated, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
     ) -> tuple[Tensor, State]:
         """One layer in one direction: packed x (N, C), first state -> outputs (N, H), last state.
 
@@ -105,6 +133,8 @@ class RNNBase(Module):
         """All layers, on x (T, B, C), (B, T, C), (T, C) or packed; states are (layers times directions, B, H)."""
         if isinstance(x, PackedSequence):
             return self._run_packed(x, first)
+        if isinstance(x, Repeated):
+            return self._run_repeated(x, first)
         self._check(x)
         batched = x.ndim == 3
         if not batched:
@@ -117,6 +147,14 @@ class RNNBase(Module):
         y = y.reshape(T, B, y.shape[1])
         if not batched:
             return y.squeeze(1), tuple(s.squeeze(1) for s in final)
+        return y.transpose(0, 1) if self.batch_first else y, final
+
+    def _run_repeated(self, x: Repeated, first: State | None) -> tuple[Tensor, State]:
+        """The same for a batch whose places have numbers of rows."""
+        places = x.places.transpose(0, 1) if self.batch_first else x.places
+        T, B = places.shape
+        y, final = self._walk(Repeated(x.rows, places.reshape(-1)), (B,) * T, first)
+        y = y.reshape(T, B, y.shape[1])
         return y.transpose(0, 1) if self.batch_first else y, final
 
     def _run_packed(self, x: PackedSequence, first: State | None) -> tuple[PackedSequence, State]:
@@ -132,11 +170,12 @@ class RNNBase(Module):
             final = tuple(s[:, x.unsorted_indices.array] for s in final)
         return x._replace(data=y), final
 
-    def _walk(self, x: Tensor, sizes: tuple[int, ...], first: State | None) -> tuple[Tensor, State]:
-        """All layers, on packed x (N, C): outputs (N, H times the directions) and last states."""
+    def _walk(self, x: Any, sizes: tuple[int, ...], first: State | None) -> tuple[Tensor, State]:
+        """All layers, on packed x (N, C), a Tensor or Repeated: outputs (N, H times the directions) and last states."""
         runs, B = self._runs(), sizes[0]
         if first is None:
-            blank = zeros(len(runs), B, self.hidden_size, dtype=x.dtype, device=x.device)
+            like = x.rows if isinstance(x, Repeated) else x
+            blank = zeros(len(runs), B, self.hidden_size, dtype=like.dtype, device=like.device)
             first = (blank,) * self.states
         self._check_state(first, (len(runs), B, self.hidden_size))
         last: list[State] = []
@@ -196,11 +235,11 @@ class RNN(RNNBase):
         self.nonlinearity = nonlinearity
 
     def layer(
-        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+        self, x: Tensor | Repeated, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
     ) -> tuple[Tensor, State]:
         """See RNNBase."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
-        given = F.linear(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
+        given = self._given(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
         y, last = rnn_layer(given, weight_hh, state[0], sizes, reverse, self.nonlinearity == "relu")
         return y, (last,)
 
@@ -223,11 +262,11 @@ class GRU(RNNBase):
     gates = 3
 
     def layer(
-        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+        self, x: Tensor | Repeated, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
     ) -> tuple[Tensor, State]:
         """See RNNBase."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
-        y, last = gru_layer(F.linear(x, weight_ih, bias_ih), weight_hh, bias_hh, state[0], sizes, reverse)
+        y, last = gru_layer(self._given(x, weight_ih, bias_ih), weight_hh, bias_hh, state[0], sizes, reverse)
         return y, (last,)
 
     def forward(self, x: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
@@ -250,11 +289,11 @@ class LSTM(RNNBase):
     states = 2
 
     def layer(
-        self, x: Tensor, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
+        self, x: Tensor | Repeated, state: State, weights: Weights, sizes: tuple[int, ...], reverse: bool
     ) -> tuple[Tensor, State]:
         """See RNNBase."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
-        given = F.linear(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
+        given = self._given(x, weight_ih, None if bias_ih is None else bias_ih + bias_hh)
         y, *last = lstm_layer(given, weight_hh, *state, sizes, reverse)
         return y, tuple(last)
 

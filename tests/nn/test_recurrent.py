@@ -127,6 +127,49 @@ def test_what_does_not_fit_is_refused(kind: str) -> None:
         nn.RNN(5, 7, nonlinearity="gelu")
 
 
+@pytest.mark.parametrize("V", [11, 200])  # tokens that occur often, and seldom
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_made_once_for_each_token_is_what_is_made_at_each_place(kind: str, options: Any, V: int) -> None:
+    ml.manual_seed(1)
+    layer = getattr(nn, kind)(5, 7, dtype=ml.float64, **options)
+    runs = options.get("num_layers", 1) * (2 if options.get("bidirectional") else 1)
+    table = ml.Tensor(rng.standard_normal((V, 5)), requires_grad=True)
+    tokens = ml.Tensor(rng.integers(0, V, (6, 4)))
+    B = 6 if options.get("batch_first") else 4
+    states = tuple(ml.Tensor(rng.standard_normal((runs, B, 7))) for _ in range(2 if kind == "LSTM" else 1))
+    first = states if kind == "LSTM" else states[0]
+    found = []
+    for run in (
+        lambda: layer.of_tokens(tokens, table, first),
+        lambda: layer(nn.functional.embedding(tokens, table), first),
+    ):
+        y, last = run()
+        table.grad = None
+        layer.zero_grad()
+        (y * y).sum().backward()
+        gradients = [table.grad, *(p.grad for p in layer.parameters())]
+        last = last if kind == "LSTM" else (last,)
+        found.append([t.detach().numpy().copy() for t in (y, *last, *gradients)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    rows = [len(call[0]) for call in _linear_calls(lambda: layer.of_tokens(tokens, table, first))]
+    assert rows[0] == (len(np.unique(tokens.array)) if V == 11 else 24)
+
+
+def _linear_calls(run: Any) -> list[Any]:
+    """The inputs of each `linear` while it runs."""
+    from minilm.nn import functional as F
+
+    calls, linear = [], F.linear
+    F.linear = lambda *args: calls.append(args) or linear(*args)  # type: ignore[assignment]
+    try:
+        run()
+    finally:
+        F.linear = linear  # type: ignore[assignment]
+    return calls
+
+
 # --- cells ----------------------------------------------------------------------------------------
 
 
