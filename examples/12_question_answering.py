@@ -84,7 +84,7 @@ print(f"   {'saying always that there is no answer:':41} EM {silent.exact.mean()
 assert silent.exact.mean() == (len(plays) - len(answerable)) / len(plays)
 
 print("\n5. The loss: cross-entropy over the T places, of the beginning and of the end")
-windows = answer_windows(tokenizer, plays[:8], max_length=128, max_question_length=32)
+windows = answer_windows(tokenizer, plays[:8], max_length=128, doc_stride=32, max_question_length=32)
 batch = tokenizer.pad(windows.rows, return_tensors="ml")
 shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 model = BertForQuestionAnswering(BertConfig(len(tokenizer), max_position_embeddings=128, **shape)).eval()
@@ -103,7 +103,7 @@ assert abs(by_hand - np.log(T)) < 0.5  # untrained: all places are about as like
 
 print("\n6. From scores to an answer: the best pair of a beginning and an end, not the best of each")
 asked = next(q for q in plays if q.question.startswith("Who answers") and q.answers)
-windows = answer_windows(tokenizer, [asked], max_length=128, max_question_length=32)
+windows = answer_windows(tokenizer, [asked], max_length=128, doc_stride=32, max_question_length=32)
 row = windows.rows[0]
 T, right = len(row["input_ids"]), (row["start_positions"], row["end_positions"])
 start, end = np.full(T, -4.0), np.full(T, -4.0)  # set by hand, as a model in doubt might give them
