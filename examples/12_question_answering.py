@@ -5,7 +5,7 @@
 The model does not write an answer. For each token of the text it gives two scores: that the answer begins here, and
 that it ends here. For a question that the text does not answer both are to be at the first token, [CLS]. The questions
 are made from Shakespeare by rule. What lies around the model stands here; what a pretrained one reaches on such
-questions, and the command that trains it, is in docs/fine-tuning.md: reading takes more than a minute to learn.
+questions, and the command that trains it, is in docs/fine-tuning.md.
 B batch, T time (positions).
 """
 
