@@ -123,7 +123,7 @@ assert np.allclose(weights.sum(1), 1, atol=1e-4)
 
 print("\n9. What it was never told")
 for pair, best in list(zip(tests, translator([pair.source for pair in tests])))[:4]:
-    print(f"   {pair.source}  ->  {best[0].text[:60]}")
+    print(f"   {pair.source}\n      {best[0].text[:90]}")
 try:
     from minilm.evaluation import translation_scores
 

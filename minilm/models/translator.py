@@ -145,8 +145,17 @@ class Translator:
         """The best outputs for each text. Errors: see `encode` and `beam_search`."""
         return self.written(self.encode(texts, where), search, batch_size)
 
-    def written(self, sources: Sequence[Array], search: BeamSearch | None = None, batch_size: int = 32) -> Any:
-        """The same of texts as tokens; those of like length are computed together, `batch_size` at a time."""
+    def written(
+        self,
+        sources: Sequence[Array],
+        search: BeamSearch | None = None,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Written]]:
+        """The same of texts as tokens; those of like length are computed together, `batch_size` at a time.
+
+        progress: called with (texts done, texts) as it goes.
+        """
         wanted = self._within(search or self.search())
         start = self.model.config.decoder_start_token_id
 
@@ -155,7 +164,7 @@ class Translator:
             found = beam_search(decoder, np.full((len(ids), 1), start), wanted)
             return [[self._text(h.tokens, h.score) for h in group] for group in found]
 
-        return self._batched(sources, batch_size, some)
+        return self._batched(sources, batch_size, some, progress)
 
     def drawn(
         self,
@@ -202,7 +211,13 @@ class Translator:
     def _text(self, tokens: Array, score: float) -> Written:
         return Written(self.tokenizer.decode(tokens), score, tokens)
 
-    def _batched(self, sources: Sequence[Array], batch_size: int, some: Callable[..., list[Any]]) -> list[Any]:
+    def _batched(
+        self,
+        sources: Sequence[Array],
+        batch_size: int,
+        some: Callable[..., list[Any]],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Any]:
         """What `some` gives for batches of sources, longest first, in the sources' order."""
         order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
         results: list[Any] = [None] * len(sources)
@@ -214,4 +229,6 @@ class Translator:
             ids[mask] = np.concatenate([sources[number] for number in numbers])
             for number, result in zip(numbers, some(ids, mask.astype(np.int64))):
                 results[number] = result
+            if progress is not None:
+                progress(first + len(numbers), len(order))
         return results

@@ -23,8 +23,8 @@ from minilm.models.hub import found
 from minilm.models.pretrained import fill, read_weights
 from minilm.tensor import Tensor
 from minilm.text.wordpiece import BertTokenizer
-from minilm.train.finetuning.examples import Epochs
-from minilm.train.finetuning.tasks import TASKS, BertTask, Progress, restored
+from minilm.train.finetuning.examples import Epochs, Progress
+from minilm.train.finetuning.tasks import TASKS, BertTask, restored
 from minilm.train.observers import Observer
 
 Array = Any

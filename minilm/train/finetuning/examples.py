@@ -13,6 +13,7 @@ from minilm.errors import DataError
 from minilm.train.batches import IGNORED, Batch
 
 Array = Any
+Progress = Callable[[int, int], None] | None  # called with how many originals are done, and of how many
 
 
 @dataclass

@@ -21,6 +21,7 @@ from minilm.modes import no_grad
 from minilm.tensor import Tensor
 from minilm.text.pair_tokenizer import PairTokenizer
 from minilm.train.batches import targets_in
+from minilm.train.finetuning.examples import Progress
 
 Array = Any
 GREEDY = Sampling(temperature=0.0)
@@ -83,8 +84,11 @@ class PairTask(ABC):
             sources = [row if len(row) <= most else np.append(row[: most - 1], row[-1]) for row in sources]
         return sources, targets if labelled else [np.zeros(0, np.int64)] * len(sources)
 
-    def encode(self, originals: Sequence[TextPair], labelled: bool = True) -> Sides:
-        """All pairs as tokens. Errors: DataError as `tokens`, and for more tokens than the model has positions."""
+    def encode(self, originals: Sequence[TextPair], labelled: bool = True, progress: Progress = None) -> Sides:
+        """All pairs as tokens, at once, so that progress is called at the end alone.
+
+        Errors: DataError as `tokens`, and for more tokens than the model has positions.
+        """
         sources, targets = self.tokens(originals, labelled)
         known = getattr(self.config.model, "max_position_embeddings", None)
         for pair, *rows in zip(originals, sources, targets):
@@ -94,6 +98,8 @@ class PairTask(ABC):
                     f"{pair.where}: has {length} tokens on a side, and the model knows {known} positions; "
                     "truncate=true cuts sources"
                 )
+        if progress is not None:
+            progress(len(originals), len(originals))
         return Sides.of(sources, targets)
 
     def loss(self, model: Any, examples: EncodedPairs, batches: Iterable[Array]) -> float:
@@ -107,16 +113,24 @@ class PairTask(ABC):
         return total / count if count else math.nan
 
     def predicted(
-        self, model: Any, encoded: Sides, originals: Sequence[TextPair], labelled: bool = True
+        self,
+        model: Any,
+        encoded: Sides,
+        originals: Sequence[TextPair],
+        labelled: bool = True,
+        progress: Progress = None,
     ) -> tuple[float, list[Written]]:
-        """The mean loss over all targets (NaN without), and the best output for each source, by beam search."""
+        """The mean loss over all targets (NaN without), and the best output for each source, by beam search.
+
+        progress: called with (sources done, sources) as it goes.
+        """
         batches = encoded.examples.by_length(self.config.batch_size)
         loss = self.loss(model, encoded.examples, batches) if labelled else math.nan
         c, translator = self.config, Translator(model, self.tokenizer)
         search = translator.search(
             num_beams=c.num_beams, length_penalty=c.length_penalty, max_new_tokens=2 * c.max_target
         )
-        return loss, [best[0] for best in translator.written(encoded.sources, search, c.batch_size)]
+        return loss, [best[0] for best in translator.written(encoded.sources, search, c.batch_size, progress)]
 
     def greedy(self, model: Any, encoded: Sides) -> list[Written]:
         """An output for each source, of the likeliest token each time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,11 +32,10 @@ from minilm.modes import no_grad
 from minilm.tensor import Tensor
 from minilm.text.wordpiece import BertTokenizer
 from minilm.train.batches import targets_in
-from minilm.train.finetuning.examples import Examples
+from minilm.train.finetuning.examples import Examples, Progress
 from minilm.train.finetuning.pair_tasks import Summarization, Translation
 
 Array = Any
-Progress = Callable[[int, int], None] | None  # called with how many originals are done, and of how many
 
 
 @dataclass
