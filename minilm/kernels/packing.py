@@ -86,7 +86,7 @@ class Grid:
 
 def checked_starts(kernel: str, starts: Array, count: int, longest: int) -> Array:
     """`starts` as int64, side by side. Errors: ValueError for what does not cut `count` rows into sequences of T."""
-    starts = np.require(starts, np.int64, "CA")  # C reads it where it lies
+    starts = np.require(starts, np.int64, ["C", "A"])  # C reads it where it lies
     if starts.ndim != 1 or not len(starts) or starts[0] != 0 or starts[-1] != count or (np.diff(starts) < 0).any():
         raise ValueError(f"{kernel}: starts go up from 0 to the number of rows, {count}; they are {starts.tolist()}")
     if (np.diff(starts) > longest).any():
