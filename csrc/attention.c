@@ -292,12 +292,11 @@ static void backward_tile(head *h, size_t query) {
     memset(h->sum, 0, QUERIES * filled(D) * sizeof(real));
 
     real lse[QUERIES], along[QUERIES]; /* lanes without a query: e^(0 - inf) = 0 */
-    for (size_t j = 0; j < QUERIES; j++) {
-        bool seen = j < queries && h->lse[query + j] != -INFINITY;
-        lse[j] = seen ? h->lse[query + j] : INFINITY;
-        along[j] = 0;
-        const real *y = h->y + (ptrdiff_t)(query + j) * x->y.row;
-        for (size_t e = 0; j < queries && e < E; e++) along[j] += y[e] * dy[(ptrdiff_t)j * x->dy.row + (ptrdiff_t)e];
+    for (size_t j = 0; j < QUERIES; j++) lse[j] = INFINITY, along[j] = 0;
+    for (size_t j = 0; j < queries; j++) {
+        if (h->lse[query + j] != -INFINITY) lse[j] = h->lse[query + j];
+        const real *y = h->y + (ptrdiff_t)(query + j) * x->y.row, *dy_j = dy + (ptrdiff_t)j * x->dy.row;
+        for (size_t e = 0; e < E; e++) along[j] += y[e] * dy_j[e];
     }
 
     for (size_t key = 0; key < sight; key += KEYS) {
