@@ -217,9 +217,12 @@ def test_translating_is_compared(torch, transformers, eval_extra, tmp_path):
     assert re.search(r"translating: minilm [\d.]+ s, PyTorch [\d.]+ s; PyTorch takes [\d.]+ times", done.stdout)
 
 
-@pytest.mark.parametrize(("precision", "steps", "apart"), [("float32", 2, 0.0011), ("bf16", 8, 0.02)])
+@pytest.mark.parametrize(("precision", "steps", "apart"), [("float32", 2, 0.0005), ("bf16", 8, 0.02)])
 def test_the_twin_takes_the_same_steps(torch, transformers, tmp_path, precision, steps, apart):
-    """Some steps of both: equal losses, since weights, batches and learning rates are; in bfloat16 but for rounding."""
+    """Some steps of both: equal losses, since weights, batches and learning rates are; in bfloat16 but for rounding.
+
+    `apart`: in float32 less than the last digit that is printed, so that nothing may differ.
+    """
     options = ["--steps", str(steps), "--batches", "2", "--precision", precision]
     done = subprocess.run(
         [sys.executable, str(FOLDER / "bert_pretraining_reference.py"), *options],
