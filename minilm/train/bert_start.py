@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from minilm.models.bert import BertSelfAttention
 from minilm.models.bert_config import BertConfig
 from minilm.models.bert_heads import BertForPreTraining
+from minilm.train.bert_matching import free_channels
 
 Array = NDArray[Any]
 
@@ -34,13 +35,14 @@ SHARPNESS = 1.5  # of these heads; see look_at
 def new_bert(config: BertConfig) -> BertForPreTraining:
     """A BERT to be trained; only its positions and up to two heads of the first layer begin otherwise than at random.
 
-    At least half of the first layer's heads are left as they are.
+    The other heads are left as they are, at least half. What `match_segments` needs is left free of positions.
     """
     model = BertForPreTraining(config)
     T, C = config.max_position_embeddings, config.hidden_size
-    speeds = wave_speeds(T, C)
+    speeds = wave_speeds(T, C - free_channels(config))
     # The mean square of waves is 1 / 2, so that positions are as large as their random values would be.
     positions = model.bert.embeddings.position_embeddings.weight.array
+    positions[:, C - free_channels(config) :] = 0
     positions[:, : 2 * len(speeds)] = waves(T, speeds) * config.initializer_range * math.sqrt(2)
     first: Any = model.bert.encoder.layer[0]
     for head, offset in enumerate(NEIGHBOURS[: config.num_attention_heads // 2]):

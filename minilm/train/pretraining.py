@@ -35,6 +35,7 @@ from minilm.text.reading import read_chunks
 from minilm.text.tokenizer import FILE_NAME
 from minilm.text.wordpiece import BertTokenizer
 from minilm.train.batches import Batch
+from minilm.train.bert_matching import match_segments
 from minilm.train.config import RunConfig
 from minilm.train.corpus import TOKENS
 from minilm.train.observers import Observer
@@ -54,7 +55,7 @@ def _small_bert() -> BertConfig:
         intermediate_size=1024,
         hidden_dropout_prob=0.0,  # ten minutes pass few texts often
         attention_probs_dropout_prob=0.0,
-        max_position_embeddings=128,
+        max_position_embeddings=256,
         initializer_range=0.035,  # BERT's 0.02 is for 768 channels; for 256 it is larger by the root of 3
     )
 
@@ -91,8 +92,8 @@ class PretrainConfig(RunConfig):
     short_probability: float = 0.1
     split_documents: bool = True
     batch_size: int = 16
-    steps: int = 2500
-    learning_rate: float = 1e-3
+    steps: int = 1200
+    learning_rate: float = 5e-4
     min_learning_rate: float = 1e-5
     warmup_steps: int = 150
     beta2: float = 0.98
@@ -227,13 +228,14 @@ class PretrainCorpus:
         return replace(config, model=replace(config.model, vocab_size=self.tokenizer.vocab_size))
 
     def start(self, model: BertForPreTraining) -> None:
-        """Let a fresh model's scores begin at the logarithms of the tokens' frequencies in the training part.
+        """A fresh model's heads that match segments, and its scores: logarithms of frequencies in the training part.
 
         The bias moves by no more than about the learning rate in a step, and these lie 8 apart. Beginning at 0, it lets
         all hidden states learn to say them first, alike whatever the text, and at higher rates they remain so.
         """
-        counts = self.data(self.config).counts + 0.5
-        model.cls["predictions"].bias.array[...] = np.log(counts / counts.sum())
+        counts, special = self.data(self.config).counts, self.tokenizer
+        match_segments(model, counts, special.cls_token_id, special.sep_token_id)
+        model.cls["predictions"].bias.array[...] = np.log((counts + 0.5) / (counts + 0.5).sum())
 
     def guessing(self) -> tuple[str, float]:
         """The loss of a model to which all tokens are alike, and both answers, in words and in nats."""
