@@ -130,6 +130,9 @@ class RunConfig(Config):
         """How large a batch is, in words."""
         return str(self.batch_size * self.sequence_length)
 
+    def begin(self, model: Any) -> None:
+        """Give a fresh model the initial values that this configuration asks for."""
+
     def schedule(self) -> Schedule:
         """The factor on the learning rate at each step."""
         warmup = min(self.warmup_steps, self.steps - 1)
@@ -205,13 +208,32 @@ class TextConfig(RunConfig):
 
 @dataclass
 class TrainConfig(TextConfig):
-    """A training run of a GPT on a text; `model` is the GPT's shape."""
+    """A training run of a GPT on a text; `model` is the GPT's shape.
+
+    Attributes:
+        looking_back: so many heads of the first layer begin by looking at the token 1, 2, ... before, and positions as
+            waves (`neighbours.look_back`); 0 for random values, as GPT-2's.
+    """
 
     TASK: ClassVar[str] = "gpt"
     TITLE: ClassVar[str] = "a GPT"
 
     model: GPTConfig = field(default_factory=_small_gpt)
     task: str = TASK
+    looking_back: int = 0
+
+    def check(self) -> None:
+        """Raise ConfigError for a run that makes no sense."""
+        heads = self.model.n_head
+        self.require("looking_back", 0 <= self.looking_back <= heads, f"from 0 to the model's heads ({heads})")
+        super().check()
+
+    def begin(self, model: Any) -> None:
+        """See RunConfig."""
+        if self.looking_back:
+            from minilm.train.neighbours import look_back
+
+            look_back(model, self.looking_back)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rnn": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 2e-3},
     "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 8e-3},
     "gru": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
-    "gpt": {"model.n_layer": 3, "model.n_head": 4, "model.bias": False, "learning_rate": 6e-3},
+    "gpt": {"model.n_layer": 2, "model.n_head": 4, "model.bias": False, "looking_back": 4, "learning_rate": 8e-3},
 }
 WIDTH = {"ffnn": "n_hidden", "gpt": "n_embd"}  # of the others n_hidden
 UNIT = 4  # widths are multiples of it, so that there may be as many heads
@@ -74,7 +74,7 @@ class LadderConfig(Config):
     parameters: int = 160_000
     seconds: float = 90.0
     steps: int = 0
-    batch_size: int = 32
+    batch_size: int = 16
     block_size: int = 64
     precision: str = "bf16"
     tokenizer: str = "char"

@@ -90,6 +90,7 @@ def new_run(
             config.save(folder)
             random.manual_seed(config.seed)
             trainer = Trainer(_model(config, corpus), data, config, folder)
+            config.begin(trainer.model)
             if hasattr(corpus, "start"):
                 corpus.start(trainer.model)
             trainer.data_checksum = corpus.checksum()

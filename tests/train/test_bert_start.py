@@ -9,7 +9,7 @@ from minilm import random
 from minilm.models import BertConfig, BertForPreTraining
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
-from minilm.train.bert_start import new_bert, wave_speeds, waves
+from minilm.train.bert_start import new_bert
 
 V, T = 500, 40
 
@@ -59,15 +59,3 @@ def test_no_other_weight_is_touched():
     for name in ("query", "key"):  # D is 16: the first two heads are the first 32 rows
         key = f"{attention}.{name}.weight"
         np.testing.assert_array_equal(begun[key].numpy()[32:], plain[key].numpy()[32:])
-
-
-def test_a_shift_is_the_same_rotation_everywhere():
-    speeds = wave_speeds(T, 16)
-    assert speeds[0] == pytest.approx(np.pi)
-    assert np.pi / T < speeds[-1] < 2 * np.pi / T
-    at = waves(T, speeds)
-    turn = np.zeros((16, 16))
-    pairs = np.arange(8)
-    turn[pairs, pairs] = turn[pairs + 8, pairs + 8] = np.cos(speeds)
-    turn[pairs, pairs + 8], turn[pairs + 8, pairs] = np.sin(speeds), -np.sin(speeds)
-    np.testing.assert_allclose(at[:-1] @ turn.T, at[1:], atol=1e-12)
