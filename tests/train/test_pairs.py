@@ -251,6 +251,8 @@ def test_a_t5_learns_and_writes(run, file, tmp_path):
     assert trainer.progress.best_validation_loss < 5
     assert isinstance(continued_run(trainer.folder, {"steps": 99})[0].model, T5ForConditionalGeneration)
     translator = Translator.from_pretrained(trainer.folder / "model")
+    said = json.loads((trainer.folder / "model" / "generation_config.json").read_text())
+    assert (said["bad_words_ids"], said["forced_eos_token_id"], said["eos_token_id"]) == (None, None, 1), "of a T5"
     sources = translator.encode([source for source, _ in sentences(20, 7)])
     assert all(
         1 <= len(group[0].tokens) <= 8 for group in translator.written(sources, translator.search(max_new_tokens=8))
