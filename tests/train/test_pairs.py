@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from minilm.beam import BeamSearch
 from minilm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
@@ -16,6 +18,7 @@ from minilm.models.translator import Translator
 from minilm.text.pair_tokenizer import PairTokenizer
 from minilm.train.averaging import averaged_weights
 from minilm.train.checkpoint import checkpoints, read_checkpoint
+from minilm.train.display import TrainingDisplay
 from minilm.train.finetuning.corpus import Source
 from minilm.train.finetuning.pair_config import SummarizeConfig, TranslateConfig
 from minilm.train.finetuning.results import load_model
@@ -114,6 +117,19 @@ def test_two_hundred_sentences_as_transformers_writes_them(run, torch, transform
     assert len(ours) == len(found) == 200 * count
     unequal = [n for n, (a, b) in enumerate(zip(ours, found)) if a != b[: len(a)] or set(b[len(a) :]) - {0, 1}]
     assert unequal == []
+
+
+def test_the_share_of_the_peak_is_shown(file, tmp_path):
+    """By the mean lengths of what is learnt from, also where a run goes on."""
+    console = Console(file=io.StringIO(), width=200)
+    trainer, corpus = new_run(Source(file), tmp_path / "run", config(steps=2))
+    trainer.observers = [TrainingDisplay(console)]
+    trainer.train()
+    assert re.search(r"tokens/s +\d+% of peak", console.file.getvalue())
+    again, _ = continued_run(trainer.folder, {"steps": 9})
+    means = tuple(np.mean([len(ids) for ids in side]) for side in corpus.task.tokens(corpus.train))
+    assert trainer.model.usual_lengths == again.model.usual_lengths == pytest.approx(means)
+    assert trainer.model.flops_per_token() == again.model.flops_per_token() > 1e5
 
 
 def test_transformers_tokenizer_reads_ours(run, transformers):
