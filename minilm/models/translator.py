@@ -13,6 +13,7 @@ from minilm import random
 from minilm.beam import BeamSearch, beam_search, sample
 from minilm.errors import ConfigError, DataError
 from minilm.generation import Sampling
+from minilm.models.generation_config import GenerationConfig
 from minilm.models.hub import found
 from minilm.models.pretrained import CONFIG, read_json
 from minilm.modes import no_grad
@@ -93,10 +94,12 @@ class Translator:
 
     Args:
         model: a Seq2SeqModel, in evaluation mode.
+        generation: what ends outputs and never stands in them; by default as the model's configuration has it.
     """
 
-    def __init__(self, model: Any, tokenizer: PairTokenizer) -> None:
+    def __init__(self, model: Any, tokenizer: PairTokenizer, generation: GenerationConfig | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.generation = generation or GenerationConfig.of(model.config)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ConfigError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}"
@@ -104,16 +107,18 @@ class Translator:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Translator:
-        """Those of a folder: config.json, model.safetensors, tokenizer.json. Errors: CheckpointError, DataError."""
+        """Those of a folder: config.json, model.safetensors, tokenizer.json, and generation_config.json if it is there.
+
+        Errors: CheckpointError, DataError; ConfigError for a configuration that asks for what is not known here.
+        """
         place = found(folder)
-        return cls(AnySeq2Seq.from_pretrained(place), PairTokenizer.from_pretrained(place))
+        model = AnySeq2Seq.from_pretrained(place)
+        generation = GenerationConfig.from_pretrained(place, model.config)
+        return cls(model, PairTokenizer.from_pretrained(place), generation)
 
     def search(self, **settings: Any) -> BeamSearch:
-        """How outputs are searched, with what the model's configuration says of ends and padding."""
-        c = self.model.config
-        forced = getattr(c, "forced_eos_token_id", None) is not None
-        known = {"eos_token_id": c.eos_token_id, "forced_eos": forced, "suppress_tokens": (c.pad_token_id,)}
-        return BeamSearch(**{**known, **settings})
+        """How outputs are searched, with what `generation` says of ends and of tokens that never come."""
+        return BeamSearch(**{**vars(self.generation), **settings})
 
     def encode(self, texts: Sequence[str], where: Callable[[int], str] = numbered) -> list[Array]:
         """The tokens of each text.
@@ -182,7 +187,7 @@ class Translator:
             decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens)
             start = np.full((len(ids), 1), c.decoder_start_token_id)
             outputs = sample(
-                decoder, start, sampling, wanted.max_new_tokens, c.eos_token_id, wanted.suppress_tokens, source
+                decoder, start, sampling, wanted.max_new_tokens, wanted.eos_token_id, wanted.suppress_tokens, source
             )
             return [self._text(tokens, float("nan")) for tokens in outputs]
 

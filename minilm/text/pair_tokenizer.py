@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 SETTINGS = "tokenizer_config.json"
+PIECES = ("source.spm", "spiece.model")  # models of SentencePiece, Marian's and T5's
 
 
 class PairTokenizer:
     """Texts as tokens that end with </s>, by a tokenizer.json that has this and <pad>, as Marian's and T5's have them.
 
     One vocabulary serves source and target, so that what both share, names above all, has the same tokens.
+    Folders that have SentencePiece models instead are read too (`sentencepiece_pairs.py`).
 
     Source: Sennrich, Haddow & Birch 2016, section 3.2, "joint BPE".
     """
@@ -57,10 +59,17 @@ class PairTokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> PairTokenizer:
-        """That of a folder with a tokenizer.json. Errors: DataError."""
+        """That of a folder: its tokenizer.json, Marian's source.spm, target.spm and vocab.json, or T5's spiece.model.
+
+        Errors: DataError; MissingExtraError for models of SentencePiece without their library.
+        """
         from tokenizers import Tokenizer
 
         place = Path(folder) / FILE_NAME
+        if not place.is_file() and any(place.with_name(name).is_file() for name in PIECES):
+            from minilm.text.sentencepiece_pairs import SentencePiecePairs
+
+            return SentencePiecePairs.from_pretrained(folder)
         content = read_file(place)
         try:
             backend = Tokenizer.from_str(content)
@@ -83,13 +92,15 @@ class PairTokenizer:
         """V, the number of tokens."""
         return int(self._backend.get_vocab_size())
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    def encode(self, texts: Sequence[str], target: bool = False) -> list[NDArray[np.int64]]:
         """The tokens of each text, the last of them </s>.
 
+        Args:
+            target: whether they are targets, which some of Marian's folders cut differently.
         Errors: DataError for a text that cannot be encoded; its number is the error's `index`.
         """
         try:
-            rows = self._backend.encode_batch_fast(list(texts))
+            rows = self._rows(texts, target)
         except (TypeError, UnicodeEncodeError):
             for number, text in enumerate(texts):
                 try:
@@ -97,13 +108,17 @@ class PairTokenizer:
                 except DataError as error:
                     raise _of(number, error) from None
             raise
-        arrays = [np.array(row.ids, np.int64) for row in rows]
+        arrays = [np.array(row, np.int64) for row in rows]
         for number, ids in enumerate(arrays):
             inside = np.isin(ids[:-1], (self.pad_token_id, self.eos_token_id))
             if inside.any():
                 token = END if ids[inside.argmax()] == self.eos_token_id else PAD
                 raise _of(number, DataError(f"{token} stands in the text, where it would be taken for the token"))
         return arrays
+
+    def _rows(self, texts: Sequence[str], target: bool) -> list[list[int]]:
+        """The tokens of each text, </s> included, before they are checked."""
+        return [row.ids for row in self._backend.encode_batch_fast(list(texts))]
 
     def decode(self, ids: Any) -> str:
         """The text of tokens; special ones are left out."""

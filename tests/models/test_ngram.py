@@ -83,8 +83,12 @@ def test_a_sentence_ends_and_the_next_begins_anew():
     counts = NGramCounts([A, B, end, B, end], 3, 3, eos=end)
     bigrams = {divmod(int(key), 4) for key in counts.grams[1].keys}
     assert bigrams == {(3, A), (A, B), (B, end), (3, B)}  # <s> is 3; nothing goes beyond the end
+    assert counts.grams[0].counts.tolist() == [1, 2, 2, 2], "<s> begins two sentences, and none behind the last end"
     model = NGram.fit([A, B, end, B, end], 3, 3, eos=end)
     np.testing.assert_array_equal(model.distribution([[A, B, end]]), model.distribution([[3]]))
+    model = NGram.fit([A, B, end, B, end], 3, 3, "add-k", eos=end)  # of which a longer context that never was is 1 / V
+    np.testing.assert_array_equal(model.distribution([[A, B, end]]), model.distribution([[3]]))
+    np.testing.assert_allclose(np.exp(model.log_probs([A, end, B])[2]), (1 + 1) / (2 + 3))  # B behind <s>: 1 of 2
 
 
 # --- against the definition, written slowly ----------------------------------------------------------

@@ -96,6 +96,7 @@ def test_a_file_in_the_manner_of_kenlm(tmp_path):
     assert math.isclose(log10(file, ["<s>"], "<unk>"), -0.30103 - 0.8573325, rel_tol=1e-12)
     assert math.isclose(log10(file, ["façade"], "</s>"), -0.2, rel_tol=1e-12)
     assert len(file.model.distribution([[3]])[0]) == 3  # <s> is never predicted, though its line says 1
+    assert file.model.levels[0].log_prob[3] == -np.inf
     text = np.array([2, 1, 2, 1])  # each sentence begins behind <s>
     np.testing.assert_allclose(file.model.log_probs(text) / math.log(10), [-0.1, -0.2] * 2)
 
@@ -164,6 +165,7 @@ BAD = {
     ),
     "no head": (("\\data\\", "data"), r"the file ends, and \\data\\ should come"),
     "no end": (("\\end\\", ""), r"line \d+: the file ends, and '\\end\\' should come"),
+    "a section too many": (("\\end\\", "\\4-grams:"), r"line 23: '\\end\\' should come, not '\\4-grams:'"),
     "cut off": (("\n\\3-grams:\n-0.05\t<s> a b\n\n\\end\\", ""), r"the file ends, and '\\end\\' should come"),
     "another section": (("\\2-grams:", "\\2grams:"), r"line 15: '\\2-grams:' should come, not '\\2grams:'"),
     "a missing weight": (
@@ -241,6 +243,12 @@ def test_names_that_a_file_cannot_hold_leave_it_as_it_was(tmp_path, names, said)
         write_arpa(path, MODEL, names)
     assert path.read_text("utf-8") == "what stood here"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_end_of_a_sentence_must_have_its_name(tmp_path):
+    with pytest.raises(DataError, match="<s> and </s> name the beginning and the end of a sentence"):
+        write_arpa(tmp_path / "model.arpa", NGram.fit([0, 1], 2, 2, eos=1), ["a", "b"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_add_k_has_no_such_file(tmp_path):

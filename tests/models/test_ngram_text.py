@@ -149,3 +149,27 @@ def test_a_file_of_another_tool_without_unk_names_the_word_it_lacks(tmp_path):
     assert model.score("abba").tokens == 4
     with pytest.raises(DataError, match="line 1: the model has no token 'c', and no <unk>"):
         model.score("abc")
+
+
+@pytest.mark.parametrize(
+    ("remarks", "level"),
+    [
+        ("", "word"),
+        ("# minilm, level char\n", "char"),
+        ("# minilm, level word\n", "word"),
+        ("# made of another\n# minilm, level char\n", "word"),
+    ],
+)
+def test_the_first_remark_says_what_the_tokens_are(tmp_path, remarks, level):
+    path = tmp_path / "model.arpa"
+    path.write_text(remarks + OTHERS.lstrip().replace("-0.4\t</s>", "-99\t</s>"), "utf-8")
+    assert TextNGram.load(path).level == level
+
+
+def test_what_is_no_code_point_is_a_name(tmp_path):
+    """A file of words may hold what looks like an escaped character."""
+    path = tmp_path / "model.arpa"
+    path.write_text(OTHERS.replace("\ta\n", "\t<U+FFFFFF>\n"), "utf-8")
+    assert TextNGram.load(path).vocabulary.names[-1] == "<U+FFFFFF>"
+    with pytest.raises(DataError, match="is no character, so this is no model of characters"):
+        TextNGram.load(path, level="char")

@@ -13,11 +13,14 @@ from minilm.errors import ConfigError, DataError
 from minilm.models import GPT, NGram
 from minilm.models.feed_forward import FeedForwardLM
 from minilm.models.recurrent import RecurrentLM
-from minilm.text import CharTokenizer
+from minilm.text import BPETokenizer, CharTokenizer
 from minilm.train import ladder
+from minilm.train.checkpoint import load_run
 from minilm.train.ladder import RUNGS, HeldOut, LadderConfig, Rung, climb, longest_order, sized
 from minilm.train.ladder_report import HEADINGS, best, cells, markdown, remarks
+from minilm.train.observers import Observer
 from minilm.train.tasks import task
+from minilm.train.trainer import precision
 
 NETWORKS = RUNGS[1:]
 TINY = {"parameters": 9000, "steps": 4, "batch_size": 4, "block_size": 8, "held_out": 150}
@@ -102,6 +105,7 @@ def test_a_gpt_foretells_each_token_from_half_a_block_at_least():
         seen = ml.Tensor(held.tokens[start - 1 : place][None])
         total -= log_softmax(model(seen).array[0, -1])[held.tokens[place]]
     assert held.by_network(model, 8) == pytest.approx(total / 41, rel=1e-5)
+    assert not model.training
 
 
 @pytest.mark.parametrize("kind", ["ffnn", "rnn", "lstm", "gru"])
@@ -156,6 +160,10 @@ def test_one_table_and_one_picture(climbed, corpus_file, call):
     assert found["train_tokens"] == cut
     for model in models:
         assert model["parameters"] <= 9000 or model["shape"] == "order 1"
+        if model["kind"] in NETWORKS:
+            run = sized(LadderConfig(**TINY).run(model["kind"]), 9000, tokenizer.vocab_size)
+            network = task(model["kind"]).model(run.model)
+            assert model["parameters"] == sum(p.numel() for p in network.parameters()), model["kind"]
         assert model["bits_per_character"] == pytest.approx(model["nats"] / math.log(2))
         assert model["perplexity"] == pytest.approx(math.exp(model["nats"]))
     assert [model["tokens"] for model in models] == [cut, *[4 * 4 * 8] * 5]
@@ -179,6 +187,45 @@ def test_each_network_is_a_run_that_goes_on_and_writes(climbed, call):
         code, out, err = call("generate", folder / kind, "--prompt", "the", "--tokens", 3)
         assert (code, err) == (0, ""), kind
         assert out.startswith("the")
+
+
+def test_bits_are_per_character_where_tokens_are_longer(corpus_file, tmp_path):
+    """Byte pairs: the bits of the held-out tokens over the characters that these stand for."""
+    config = LadderConfig(**{**TINY, "held_out": 40, "tokenizer": "bpe", "bpe_vocab_size": 290})
+    (rung,), cut = climb(corpus_file, tmp_path / "l", config, ["ngram"])
+    tokenizer = BPETokenizer.load(tmp_path / "l")
+    ids = tokenizer.encode_array(corpus_file.read_text("utf-8"))
+    characters = len(tokenizer.decode(ids[cut : cut + 40]))
+    assert cut == int(len(ids) * 0.9)
+    assert characters > 60
+    assert rung.bits_per_character == pytest.approx(rung.nats / math.log(2) * 40 / characters)
+
+
+def test_a_network_is_asked_in_the_precision_that_it_learnt_in(corpus_file, tmp_path):
+    (rung,), cut = climb(corpus_file, tmp_path / "l", LadderConfig(**TINY), ["gru"])
+    model, tokenizer = load_run(tmp_path / "l" / "gru")
+    ids = tokenizer.encode_array(corpus_file.read_text("utf-8")).astype(np.int64)
+    held = HeldOut(ids[: cut + 150], cut, cut + 150, 150)
+    with precision("bf16"):  # in float32 it is another number, on processors that multiply bfloat16
+        assert rung.nats == held.by_network(model, 8)
+
+
+class Interrupting(Observer):
+    """Asks to end at the second step."""
+
+    def stepped(self, trainer):
+        trainer.interrupted = trainer.progress.step == 2
+
+
+def test_an_interrupted_run_ends_the_climb(corpus_file, tmp_path):
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        climb(
+            corpus_file, tmp_path / "l", LadderConfig(**TINY), ["rnn", "gru"], lambda _: [Interrupting()], said.append
+        )
+    assert len(said) == 1
+    assert said[0].startswith("RNN: ")
+    assert not (tmp_path / "l" / "gru").exists()
 
 
 def test_it_is_repeatable(corpus_file, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from minilm.beam import BeamSearch
 from minilm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
@@ -16,6 +18,7 @@ from minilm.models.translator import Translator
 from minilm.text.pair_tokenizer import PairTokenizer
 from minilm.train.averaging import averaged_weights
 from minilm.train.checkpoint import checkpoints, read_checkpoint
+from minilm.train.display import TrainingDisplay
 from minilm.train.finetuning.corpus import Source
 from minilm.train.finetuning.pair_config import SummarizeConfig, TranslateConfig
 from minilm.train.finetuning.results import load_model
@@ -114,6 +117,19 @@ def test_two_hundred_sentences_as_transformers_writes_them(run, torch, transform
     assert len(ours) == len(found) == 200 * count
     unequal = [n for n, (a, b) in enumerate(zip(ours, found)) if a != b[: len(a)] or set(b[len(a) :]) - {0, 1}]
     assert unequal == []
+
+
+def test_the_share_of_the_peak_is_shown(file, tmp_path):
+    """By the mean lengths of what is learnt from, also where a run goes on."""
+    console = Console(file=io.StringIO(), width=200)
+    trainer, corpus = new_run(Source(file), tmp_path / "run", config(steps=2))
+    trainer.observers = [TrainingDisplay(console)]
+    trainer.train()
+    assert re.search(r"tokens/s +\d+% of peak", console.file.getvalue())
+    again, _ = continued_run(trainer.folder, {"steps": 9})
+    means = tuple(np.mean([len(ids) for ids in side]) for side in corpus.task.tokens(corpus.train))
+    assert trainer.model.usual_lengths == again.model.usual_lengths == pytest.approx(means)
+    assert trainer.model.flops_per_token() == again.model.flops_per_token() > 1e5
 
 
 def test_transformers_tokenizer_reads_ours(run, transformers):
@@ -251,6 +267,8 @@ def test_a_t5_learns_and_writes(run, file, tmp_path):
     assert trainer.progress.best_validation_loss < 5
     assert isinstance(continued_run(trainer.folder, {"steps": 99})[0].model, T5ForConditionalGeneration)
     translator = Translator.from_pretrained(trainer.folder / "model")
+    said = json.loads((trainer.folder / "model" / "generation_config.json").read_text())
+    assert (said["bad_words_ids"], said["forced_eos_token_id"], said["eos_token_id"]) == (None, None, 1), "of a T5"
     sources = translator.encode([source for source, _ in sentences(20, 7)])
     assert all(
         1 <= len(group[0].tokens) <= 8 for group in translator.written(sources, translator.search(max_new_tokens=8))

@@ -123,6 +123,8 @@ class PairCorpus(FinetuneCorpus):
     def prepared(self, model: Any) -> None:
         """What is no weight and yet part of the model, when a run begins or goes on: how labels are smoothed."""
         model.label_smoothing = self.config.label_smoothing
+        examples = self.learnt.examples
+        model.usual_lengths = float(examples.source_lengths.mean()), float(examples.target_lengths.mean())
 
     def data(self, config: Any) -> TokenBatches:
         """The pairs, for a Trainer."""

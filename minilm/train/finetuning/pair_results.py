@@ -15,6 +15,7 @@ from typing import Any
 from minilm.errors import MissingExtraError
 from minilm.evaluation.report import write_report
 from minilm.files import written_whole
+from minilm.models.generation_config import GENERATION, GenerationConfig
 from minilm.modes import no_grad
 from minilm.tensor import Tensor
 from minilm.train.averaging import averaged_weights
@@ -22,7 +23,6 @@ from minilm.train.checkpoint import load_best
 from minilm.train.finetuning.results import MODEL, PREDICTIONS, REPORT, save_model, write_rows
 from minilm.train.observers import Observer, peak_memory
 
-GENERATION = "generation_config.json"
 EXAMPLES = 5  # that the report shows
 
 
@@ -107,15 +107,16 @@ def choose_weights(trainer: Any, corpus: Any) -> str:
 
 def save_generation(shape: Any, config: Any, folder: Path) -> None:
     """How transformers' `generate` writes what this library writes."""
+    known = GenerationConfig.of(shape)
     settings = {
         "num_beams": config.num_beams,
         "length_penalty": config.length_penalty,
         "max_length": 2 * config.max_target + 1,  # with the first token, which is given
-        "bad_words_ids": [[shape.pad_token_id]],
+        "bad_words_ids": [[token] for token in known.suppress_tokens] or None,
         "pad_token_id": shape.pad_token_id,
-        "eos_token_id": shape.eos_token_id,
+        "eos_token_id": known.eos_token_id,
         "decoder_start_token_id": shape.decoder_start_token_id,
-        "forced_eos_token_id": getattr(shape, "forced_eos_token_id", None),
+        "forced_eos_token_id": known.eos_token_id if known.forced_eos else None,
     }
     with written_whole(folder / GENERATION, "w") as file:
         file.write(json.dumps(settings, indent=2) + "\n")

@@ -75,7 +75,7 @@ class PairTask(ABC):
         """
         sides = [[pair.source for pair in originals], [pair.target for pair in originals] if labelled else []]
         try:
-            sources, targets = map(self.tokenizer.encode, sides)
+            sources, targets = (self.tokenizer.encode(side, target) for side, target in zip(sides, (False, True)))
         except DataError as error:
             raise DataError(f"{originals[getattr(error, 'index', 0)].where}: {error}") from None
         most = self.config.max_source

@@ -24,7 +24,10 @@ from minilm.train.finetuning.tasks import restored
 from minilm.train.observers import Observer, peak_memory
 
 MODEL, PREDICTIONS, REPORT, MATRIX = "model", "predictions.jsonl", "report.md", "confusion.png"
-FILES = (MODEL, PREDICTIONS, REPORT, MATRIX, "train.jsonl", "validation.jsonl", VOCAB, SPECIAL, TOKENIZER_CONFIG)
+FILES = (
+    *(MODEL, PREDICTIONS, REPORT, MATRIX, "train.jsonl", "validation.jsonl"),
+    *(VOCAB, SPECIAL, TOKENIZER_CONFIG, "source.spm", "target.spm", "vocab.json", "spiece.model"),
+)
 KEPT = (  # what predicting needs
     *("max_length", "stride", "max_answer", "best", "no_answer", "batch_size", "tags"),
     *("max_source", "max_target", "truncate", "vocabulary", "batch_tokens", "num_beams", "length_penalty", "lead"),
