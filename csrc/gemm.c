@@ -51,6 +51,7 @@ typedef struct {
     size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
     bool add, pairs;                             /* to what is in c already; in pairs of bfloat16 */
     real *a_space, *b_space;                     /* for the panels; b_space NULL: each panel where it is used */
+    const real *b_panels;                        /* these of b: b_space, or what was packed before; NULL as b_space */
     packing pack_a, pack_b;
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
@@ -228,8 +229,8 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
         const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
         ptrdiff_t b_k = p->b_k;
-        if (x->b_space) {
-            b = x->b_space + column * deep;
+        if (x->b_panels) {
+            b = x->b_panels + column * deep;
             b_k = TILE_COLUMNS;
         } else if (x->rows == 1 && !x->pairs && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
                    b_to - j >= WIDE_VECS / TILE_VECS) {
@@ -301,7 +302,7 @@ static void multiply_block(block *x, bool share) {
                           .pairs = x->pairs};
     size_t pack_tasks = pack_parts(&x->pack_a) + pack_parts(&x->pack_b);
     size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
-    x->row_chunks = x->b_space ? parts(a_panels, PANELS_PER_TASK) : 1;
+    x->row_chunks = x->b_panels ? parts(a_panels, PANELS_PER_TASK) : 1;
     x->column_chunks = smaller(parts(wanted, x->row_chunks), b_panels);
     size_t tasks = x->row_chunks * x->column_chunks;
     if (share) {
@@ -313,14 +314,45 @@ static void multiply_block(block *x, bool share) {
     for (size_t i = 0; i < tasks; i++) multiply_task(x, i);
 }
 
+/* How deep the blocks of K are, but for the last. */
+static size_t block_depth(size_t k, bool pairs) {
+    size_t depth = k ? parts(k, parts(k, pairs ? 2 * K_BLOCK : K_BLOCK)) : 0;
+    return pairs ? depth + depth % 2 : depth; /* no pair falls into two blocks */
+}
+
+static size_t panel_columns(size_t n) { return parts(n, TILE_COLUMNS) * TILE_COLUMNS; }
+
+/* Where, in all panels of a matrix of K rows, those of a block begin: blocks of up to SUPER columns follow each other,
+ * and in each of them those of K. */
+static size_t panels_before(size_t all_k, size_t column, size_t columns, size_t k) {
+    return column / SUPER * panel_columns(SUPER) * all_k + panel_columns(columns) * k;
+}
+
+size_t EXPORTED(gemm_panels)(size_t n, size_t k) {
+    return n / SUPER * panel_columns(SUPER) * k + panel_columns(n % SUPER) * k;
+}
+
+void EXPORTED(gemm_pack)(size_t n, size_t k, const void *b, ptrdiff_t b_k, ptrdiff_t b_column, void *panels) {
+    size_t depth = block_depth(k, false);
+    for (size_t column = 0; column < n; column += SUPER)
+        for (size_t from = 0; from < k; from += depth) {
+            size_t columns = smaller(SUPER, n - column);
+            packing x = {.to = (real *)panels + panels_before(k, column, columns, from),
+                         .from = (const real *)b + (ptrdiff_t)from * b_k + (ptrdiff_t)column * b_column,
+                         .step = b_column, .k_step = b_k, .count = columns, .depth = smaller(depth, k - from),
+                         .width = TILE_COLUMNS, .fill = true};
+            for (size_t i = 0; i < pack_parts(&x); i++) pack_part(&x, i);
+        }
+}
+
 /* One product of the batch. Where K is 0 there is one block of depth 0: its sums are 0. */
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
     bool pairs = HAS_PAIRS && p->bfloat16;
-    size_t depth = p->k ? parts(p->k, parts(p->k, pairs ? 2 * K_BLOCK : K_BLOCK)) : 0;
-    if (pairs) depth += depth % 2; /* no pair falls into two blocks */
+    size_t depth = block_depth(p->k, pairs);
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER), deep = packed_depth(depth, pairs);
     size_t a_size = rows * deep, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * deep;
-    bool pack_b = p->m > PANELS_IN_ONE * TILE_ROWS; /* else only one task reads each panel */
+    const real *kept = pairs ? NULL : p->b_panels;
+    bool pack_b = !kept && p->m > PANELS_IN_ONE * TILE_ROWS; /* else only one task reads each panel */
     /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
     size_t line = 64 / sizeof(real);
     a_size = parts(a_size, line) * line;
@@ -338,6 +370,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
             do {
                 x.depth = smaller(depth, p->k - x.k);
                 x.add = p->accumulate || x.k > 0;
+                x.b_panels = kept ? kept + panels_before(p->k, x.column, x.columns, x.k) : x.b_space;
                 multiply_block(&x, share);
             } while ((x.k += depth) < p->k);
         }
