@@ -168,7 +168,7 @@ cdef packed_weight(weight):
     cdef Elements b = elements(weight), to
     cdef size_t n = b.view.shape[0], k = b.view.shape[1]
     cdef const minilm_reals *table = reals(b)
-    panels = empty((max(table.gemm_panels(n, k), 1),), weight.dtype)
+    panels = empty((table.gemm_panels(n, k) or 1,), weight.dtype)
     to = Elements(panels, True)
     with nogil:
         table.gemm_pack(n, k, b.start, b.strides[1], b.strides[0], to.start)
