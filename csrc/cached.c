@@ -2,8 +2,8 @@
  *
  * Lanes are keys here: of as many keys as a vector has lanes, transposed, one channel after the other is multiplied by
  * the query's. The sums run as in attention.c, over channels in order and over keys in order, in the same tiles, so
- * that the bits are the same. Rows that look at the same keys as the row before, as the beams of one sentence do,
- * share what is packed of them.
+ * that the bits are the same. Of the keys that the row before looked at too, nothing is packed again: the beams of a
+ * sentence look at the same source, and share most of what they wrote.
  */
 #include "exp.h"
 #include "kernels.h"
@@ -14,7 +14,7 @@
 #include <stdatomic.h>
 
 enum {
-    ROWS_PER_TASK = 16, /* of one head */
+    ROWS_PER_TASK = 10, /* with all heads, whose channels lie side by side; where that makes too few tasks, with one */
     AT_ONCE = 4,        /* vectors of scores, or of values, whose sums grow side by side */
 };
 
@@ -24,13 +24,15 @@ enum {
 #define LEAST (-FLT_MAX)
 #endif
 
-/* What one head looks at for one row. */
+/* What some heads look at for one row. */
 typedef struct {
     const minilm_cached_attention *x;
-    size_t head, count;   /* how many keys are looked at */
+    size_t first, heads;  /* which heads */
+    size_t count;         /* how many keys are looked at */
     size_t *key;          /* (count): their positions, which rise, */
-    const real **k, **v;  /* and where each lies; k filled up to whole vectors with the last one */
-    real *panels;         /* the keys, transposed: for each LANES of them (D, LANES) */
+    const real **k, **v;  /* and where each lies for the first head; k filled up to whole vectors with the last one */
+    const real **packed;  /* those of k that are in the panels, from the row before; NULL for none */
+    real *panels;         /* the keys, transposed: for each head, and each LANES of them, (D, LANES) */
     real *query, *scores; /* the query scaled (D);  S, then P (count filled up) */
     real *sum;            /* of P v (E) */
 } sight;
@@ -49,7 +51,8 @@ static size_t lay_out(sight *s, char *memory) {
     PART(key, keys);
     PART(k, keys);
     PART(v, keys);
-    PART(panels, keys * x->depth);
+    PART(packed, keys);
+    PART(panels, s->heads * keys * x->depth);
     PART(query, x->depth);
     PART(scores, keys);
     PART(sum, x->width);
@@ -57,19 +60,12 @@ static size_t lay_out(sight *s, char *memory) {
     return at;
 }
 
-static bool same_places(const minilm_cached_attention *x, size_t row, size_t other) {
-    const int64_t *a = x->places + (ptrdiff_t)row * x->place_row, *b = x->places + (ptrdiff_t)other * x->place_row;
-    for (size_t s = 0; s < x->keys; s++)
-        if (a[(ptrdiff_t)s * x->place_key] != b[(ptrdiff_t)s * x->place_key]) return false;
-    return true;
-}
-
-/* Find the keys that a row looks at, and pack them. */
+/* Find the keys that a row looks at, and pack those that are new. */
 static void look(sight *s, size_t row) {
     const minilm_cached_attention *x = s->x;
     const int64_t *places = x->places + (ptrdiff_t)row * x->place_row;
-    const real *k = (const real *)x->k.data + (ptrdiff_t)s->head * x->k.axis[0];
-    const real *v = (const real *)x->v.data + (ptrdiff_t)s->head * x->v.axis[0];
+    const real *k = (const real *)x->k.data + (ptrdiff_t)s->first * x->k.axis[0];
+    const real *v = (const real *)x->v.data + (ptrdiff_t)s->first * x->v.axis[0];
     s->count = 0;
     for (size_t key = 0; key < x->keys; key++) {
         ptrdiff_t place = (ptrdiff_t)places[(ptrdiff_t)key * x->place_key];
@@ -80,23 +76,26 @@ static void look(sight *s, size_t row) {
     }
     for (size_t i = s->count; i < filled(s->count); i++) s->k[i] = s->k[s->count - 1];
     size_t together = smaller(4, LANES), squares = LANES % 4 ? 0 : x->depth - x->depth % 4;
-    for (size_t i = 0; i < s->count; i += LANES) {
-        real *panel = s->panels + i * x->depth;
-        for (size_t lane = 0; lane < LANES; lane += together) {
-            const real *const *from = s->k + i + lane;
-            for (size_t d = 0; d < squares; d += 4) transpose_four(panel + d * LANES + lane, LANES, from, d);
+    for (size_t i = 0; i < filled(s->count); i += together) {
+        if (!memcmp(s->packed + i, s->k + i, together * sizeof *s->k)) continue;
+        memcpy(s->packed + i, s->k + i, together * sizeof *s->k);
+        for (size_t h = 0; h < s->heads; h++) {
+            real *panel = s->panels + (h * filled(x->keys) + i / LANES * LANES) * x->depth + i % LANES;
+            const real *from[4];
+            for (size_t l = 0; l < together; l++) from[l] = s->k[i + l] + (ptrdiff_t)h * x->k.axis[0];
+            for (size_t d = 0; d < squares; d += 4) transpose_four(panel + d * LANES, LANES, from, d);
             for (size_t d = squares; d < x->depth; d++)
-                for (size_t l = 0; l < together; l++) panel[d * LANES + lane + l] = from[l][d];
+                for (size_t l = 0; l < together; l++) panel[d * LANES + l] = from[l][d];
         }
     }
 }
 
 /* S: the product of the query with each key, of up to AT_ONCE vectors of keys side by side. */
-static void scores_of(const sight *s) {
+static void scores_of(const sight *s, size_t h) {
     size_t D = s->x->depth, vectors = parts(s->count, LANES);
     for (size_t i = 0; i < vectors; i += AT_ONCE) {
         size_t n = smaller(AT_ONCE, vectors - i);
-        const real *panel = s->panels + i * LANES * D;
+        const real *panel = s->panels + (h * filled(s->x->keys) + i * LANES) * D;
         vec sum[AT_ONCE] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
 #define CASE(count)                                                                                      \
     case count:                                                                                          \
@@ -112,21 +111,22 @@ static void scores_of(const sight *s) {
 }
 
 /* sum = sum shrink + P v over the keys from ... to - 1. */
-static void add_values(const sight *s, size_t from, size_t to, bool first, real shrink) {
+static void add_values(const sight *s, size_t h, size_t from, size_t to, bool first, real shrink) {
+    ptrdiff_t head = (ptrdiff_t)h * s->x->v.axis[0];
     for (size_t e = 0; e < s->x->width; e += AT_ONCE * LANES) {
         size_t left = s->x->width - e, vectors = parts(smaller(left, AT_ONCE * LANES), LANES);
         vec sum[AT_ONCE] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
         if (left >= AT_ONCE * LANES) {
             for (size_t i = from; i < to; i++) {
                 vec p = vec_all(s->scores[i]);
-                for (size_t j = 0; j < AT_ONCE; j++) sum[j] = vec_fma(vec_load(s->v[i] + e + j * LANES), p, sum[j]);
+                for (size_t j = 0; j < AT_ONCE; j++) sum[j] = vec_fma(vec_load(s->v[i] + head + e + j * LANES), p, sum[j]);
             }
         } else {
             for (size_t i = from; i < to; i++) {
                 vec p = vec_all(s->scores[i]);
                 for (size_t j = 0; j < vectors; j++) {
                     size_t n = smaller(left - j * LANES, LANES);
-                    const real *v = s->v[i] + e + j * LANES;
+                    const real *v = s->v[i] + head + e + j * LANES;
                     sum[j] = vec_fma(n == LANES ? vec_load(v) : vec_load_first(v, n, 0), p, sum[j]);
                 }
             }
@@ -144,14 +144,16 @@ static void add_values(const sight *s, size_t from, size_t to, bool first, real 
     }
 }
 
-static void attend(sight *s, size_t row) {
+/* One head for one row. */
+static void attend(sight *s, size_t h, size_t row) {
     const minilm_cached_attention *x = s->x;
-    const real *q = (const real *)x->q.data + (ptrdiff_t)row * x->q.row + (ptrdiff_t)s->head * x->q.axis[0];
-    const real *bias = x->bias.data ? (const real *)x->bias.data + (ptrdiff_t)s->head * x->bias.row : NULL;
-    real *y = (real *)x->y + (row * x->heads + s->head) * x->width;
+    size_t head = s->first + h;
+    const real *q = (const real *)x->q.data + (ptrdiff_t)row * x->q.row + (ptrdiff_t)head * x->q.axis[0];
+    const real *bias = x->bias.data ? (const real *)x->bias.data + (ptrdiff_t)head * x->bias.row : NULL;
+    real *y = (real *)x->y + (row * x->heads + head) * x->width;
     for (size_t d = 0; d < x->depth; d++) s->query[d] = q[d] * (real)x->scale;
     memset(s->sum, 0, x->width * sizeof(real));
-    scores_of(s);
+    scores_of(s, h);
     for (size_t i = 0; bias && i < s->count; i++) s->scores[i] += bias[(ptrdiff_t)s->key[i] * x->bias.column];
 
     vec largest = vec_all(-INFINITY);
@@ -178,7 +180,7 @@ static void attend(sight *s, size_t row) {
         vec shrink = vec_exp(vec_max(largest, vec_all(LEAST)) - above);
         total = total * shrink[0] + sum;
         largest = high;
-        add_values(s, from, to, from == 0, shrink[0]);
+        add_values(s, h, from, to, from == 0, shrink[0]);
     }
     real scale = total == 0 ? 0 : 1 / total;
     for (size_t e = 0; e < x->width; e++) y[e] = s->sum[e] * scale;
@@ -186,31 +188,35 @@ static void attend(sight *s, size_t row) {
 
 typedef struct {
     const minilm_cached_attention *x;
-    size_t bytes;
+    size_t groups, bytes; /* in how many tasks the heads are cut; of workspace */
     atomic_int status;
 } work;
 
 static void rows_task(void *context, size_t index) {
     work *w = context;
     const minilm_cached_attention *x = w->x;
-    sight s = {.x = x, .head = index % x->heads};
+    size_t heads = x->heads / w->groups;
+    sight s = {.x = x, .first = index % w->groups * heads, .heads = heads};
     char *memory = minilm_workspace(w->bytes);
     if (!memory) {
         atomic_store(&w->status, MINILM_NO_MEMORY);
         return;
     }
     lay_out(&s, memory);
-    size_t first = index / x->heads * ROWS_PER_TASK, end = smaller(first + ROWS_PER_TASK, x->rows);
+    memset(s.packed, 0, filled(x->keys) * sizeof *s.packed);
+    size_t first = index / w->groups * ROWS_PER_TASK, end = smaller(first + ROWS_PER_TASK, x->rows);
     for (size_t row = first; row < end; row++) {
-        if (row == first || !same_places(x, row, row - 1)) look(&s, row);
-        attend(&s, row);
+        look(&s, row);
+        for (size_t h = 0; h < heads; h++) attend(&s, h, row);
     }
 }
 
 int EXPORTED(cached_attention)(const minilm_cached_attention *x) {
-    work w = {.x = x};
-    sight blank = {.x = x};
+    size_t tasks = parts(x->rows, ROWS_PER_TASK);
+    if (!x->heads) return MINILM_OK;
+    work w = {.x = x, .groups = tasks < 4 * (size_t)minilm_get_num_threads() ? x->heads : 1};
+    sight blank = {.x = x, .heads = x->heads / w.groups};
     w.bytes = lay_out(&blank, NULL);
-    if (x->heads) minilm_parallel(parts(x->rows, ROWS_PER_TASK) * x->heads, rows_task, &w);
+    minilm_parallel(tasks * w.groups, rows_task, &w);
     return atomic_load(&w.status);
 }

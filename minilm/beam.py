@@ -158,19 +158,19 @@ def beam_search(decoder: Decoder, prompt: Array, search: BeamSearch) -> list[lis
         if step == end - 1:
             ended[:] = True
 
-        candidates = np.take_along_axis(beams, parents[:, :, None], 1)
+        sentences = np.arange(len(alive))[:, None]
+        candidates = beams[sentences, parents]  # (B, 2 K, P + end)
         candidates[:, :, P + step] = chosen
         worth = best[:, :K] / np.float32((step + 1) ** search.length_penalty)
         found.add(alive, candidates[:, :K, P:], np.where(ended[:, :K], worth, UNFINISHED), ended[:, :K], step + 1)
 
         going = np.argsort(ended, 1, kind="stable")[:, :K]  # at most K of 2 K end, but for the last step
-        beams = np.take_along_axis(candidates, going[:, :, None], 1)
-        scores = np.take_along_axis(best, going, 1)
-        parents, width = np.take_along_axis(parents, going, 1), len(logits) // len(alive)
+        width = len(logits) // len(alive)  # beginnings of a sentence that the decoder was given
+        beams, scores, parents = candidates[sentences, going], best[sentences, going], parents[sentences, going]
         never = search.early_stopping == "never" and search.length_penalty > 0
         length = end if never else step + 1
         kept = found.open(alive, scores[:, 0] / np.float32(length**search.length_penalty), search.early_stopping)
-        rows = (np.arange(len(alive))[:, None] * width + parents)[kept]
+        rows = (sentences * width + parents)[kept]
         alive, beams, scores = alive[kept], beams[kept], scores[kept]
         if len(alive) and step < end - 1:
             decoder.reorder(rows.reshape(-1))
@@ -192,11 +192,10 @@ class _Found:
         which, tokens, scores, ended = which[some], tokens[some], scores[some], ended[some]
         merged = np.concatenate([self.scores[which], scores], 1)
         order = np.argsort(-merged, 1, kind="stable")[:, : scores.shape[1]]
-        lengths = np.full(ended.shape, length)
-        self.scores[which] = np.take_along_axis(merged, order, 1)
-        self.tokens[which] = np.take_along_axis(np.concatenate([self.tokens[which], tokens], 1), order[:, :, None], 1)
-        self.there[which] = np.take_along_axis(np.concatenate([self.there[which], ended], 1), order, 1)
-        self.lengths[which] = np.take_along_axis(np.concatenate([self.lengths[which], lengths], 1), order, 1)
+        lengths, sentences = np.full(ended.shape, length), np.arange(len(which))[:, None]
+        for kept, new in ((self.tokens, tokens), (self.there, ended), (self.lengths, lengths)):
+            kept[which] = np.concatenate([kept[which], new], 1)[sentences, order]
+        self.scores[which] = merged[sentences, order]
 
     def open(self, which: Array, attainable: Array, early_stopping: bool | str) -> Array:
         """Whether each of the sentences goes on, whose best beginning can become `attainable`."""
@@ -225,10 +224,10 @@ def continuations(log_probs: Array, scores: Array, k: int) -> tuple[Array, Array
     values, tokens = largest(log_probs, k)
     if np.isnan(values).any():
         raise ShapeError("beam_search: the model's scores are no numbers (NaN)")
-    values = (values.reshape(*scores.shape, k) + scores[:, :, None]).reshape(len(scores), -1)  # (B, K k)
+    B, sentences = len(scores), np.arange(len(scores))[:, None]
+    values = (values.reshape(*scores.shape, k) + scores[:, :, None]).reshape(B, -1)  # (B, K k)
     order = np.argsort(-values, 1, kind="stable")[:, :k]
-    chosen = np.take_along_axis(tokens.reshape(len(scores), -1), order, 1)
-    return np.take_along_axis(values, order, 1), order // k, chosen
+    return values[sentences, order], order // k, tokens.reshape(B, -1)[sentences, order]
 
 
 def _repeating(seen: Array, size: int) -> list[tuple[int, Array]]:

@@ -53,13 +53,16 @@ class LayerCache:
     """
 
     def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
-        self._keys = np.empty((B, capacity, H, D), dtype)
-        self._values = np.empty((B, capacity, H, D), dtype)
+        # An odd number of positions: else rows lie so that the same position of all of them meets in the same lines of
+        # a processor's cache, where there is room for a few.
+        self._keys, self._values = (np.empty((B, capacity | 1, H, D), dtype) for _ in range(2))
         self._places = np.zeros((B, capacity), np.int64)
         self.length = 0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
         """Add T new positions; each of them looks at itself and at all before it: three of (B, T, H D) -> (B, T, H D).
+
+        They may also be given as rows, (B T, H D), and then the result is so, too.
 
         Args:
             scale: of the scores, by default 1 / sqrt(D). bias: added to them, broadcast to (B, H, T, S); (1, H, 1, S)
@@ -77,28 +80,30 @@ class LayerCache:
         if T == 1:
             of_heads = None if bias is None else bias.array.reshape(H, S)
             y = cached_attention(queries[:, 0], self._keys, self._values, places, of_heads, scale=scale)
-            return Tensor(y.reshape(B, 1, H * D))
+            return Tensor(y.reshape(q.shape))
         if past:  # several new ones behind others need a mask that starts later
             new = self._keys[places, np.arange(S)], self._values[places, np.arange(S)]
         mask = np.tri(T, S, past, dtype=bool) if past else None
         heads = (Tensor(x.transpose(0, 2, 1, 3)) for x in (queries, *new))  # (B, H, T or S, D)
         mask = None if mask is None else Tensor(mask)
         y = scaled_dot_product_attention(*heads, mask, is_causal=not past, scale=scale, bias=bias)
-        return y.transpose(1, 2).reshape(B, T, H * D)
+        return y.transpose(1, 2).reshape(q.shape)
 
     def _checked(self, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
         """B, T, H and D, if so many positions fit."""
         if k.requires_grad or v.requires_grad:
             raise AutogradError("KVCache: it keeps no gradients; use it under no_grad()")
-        B, (capacity, H, D) = len(self._places), self._keys.shape[1:]
-        if k.ndim != 3 or (k.shape[0], k.shape[2]) != (B, H * D) or k.shape != v.shape:
+        B, capacity = self._places.shape
+        H, D = self._keys.shape[2:]
+        T = k.shape[1] if k.ndim == 3 else len(k) // B
+        if k.shape not in ((B, T, H * D), (B * T, H * D)) or k.shape != v.shape:
             raise ShapeError(
                 f"KVCache: it was made for {B} sequences and {H} heads of size {D}, "
                 f"and keys of shape {k.shape} and values of shape {v.shape} came"
             )
-        if self.length + k.shape[1] > capacity:
-            raise ShapeError(f"KVCache: {self.length + k.shape[1]} positions do not fit into the context of {capacity}")
-        return B, k.shape[1], H, D
+        if self.length + T > capacity:
+            raise ShapeError(f"KVCache: {self.length + T} positions do not fit into the context of {capacity}")
+        return B, T, H, D
 
     def reorder(self, indices: Array) -> None:
         """Row i becomes what row indices[i] was; there may be more rows than before, or fewer."""

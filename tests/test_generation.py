@@ -198,9 +198,9 @@ def test_the_cache_holds_no_more_than_the_context():
     cache = model.new_cache(1)
     with ml.no_grad():
         model(ml.tensor([[1, 2, 3]]), cache)
-    one = ml.tensor(np.zeros((1, 2, 1, 5)))
+    one = ml.tensor(np.zeros((1, 1, 10)))
     with pytest.raises(ShapeError, match="4 positions do not fit into the context of 3"):
-        cache.layers[0].append(one, one)
+        cache.layers[0].attend(one, one, one)
     cache.clear()
     assert cache.length == 0
 

@@ -91,8 +91,11 @@ def cached_attention(q, k, v, places, bias, scale):
     """y of single queries that look at keys and values where these lie: see the reference's."""
     check_types("cached_attention", q, k, "q and k")
     check_types("cached_attention", q, v, "q and v")
-    places = checked_places("cached_attention", q, k, v, places, bias)
+    check_places("cached_attention", q, k, v, places, bias)
     y = empty((*q.shape[:2], v.shape[3]), q.dtype)
+    if places.size and places.max() >= k.shape[0]:
+        raise IndexError(f"cached_attention: places go up to {places.max()}, the rows to {k.shape[0] - 1}")
+    places = np.require(places, np.int64, ["A"])
     cdef minilm_cached_attention x
     memset(&x, 0, sizeof(minilm_cached_attention))
     x.rows, x.heads, x.keys, x.depth, x.width = q.shape[0], q.shape[1], places.shape[1], q.shape[2], v.shape[3]
@@ -118,17 +121,13 @@ def cached_attention(q, k, v, places, bias, scale):
     return y
 
 
-cdef checked_places(str kernel, q, k, v, places, bias):
-    """`places` as C reads them. Errors: ValueError for shapes that do not fit, IndexError for rows that are not there."""
+cdef check_places(str kernel, q, k, v, places, bias):
     if (q.ndim, k.ndim, v.ndim, places.ndim) != (3, 4, 4, 2) or k.shape[:3] != v.shape[:3] or \
             q.shape[1:] != k.shape[2:] or places.shape[0] != q.shape[0] or places.shape[1] > k.shape[1]:
         raise ValueError(f"{kernel}: q {q.shape}, k {k.shape}, v {v.shape} and places {places.shape} do not fit: (N, H, D), "
                          "(R, S, H, D), (R, S, H, E) and (N, S) were expected")
     if bias is not None and bias.shape != (q.shape[1], places.shape[1]):
         raise ValueError(f"{kernel}: bias {bias.shape} is not {(q.shape[1], places.shape[1])}")
-    if places.size and places.max() >= k.shape[0]:
-        raise IndexError(f"{kernel}: places go up to {places.max()}, the rows to {k.shape[0] - 1}")
-    return np.require(places, np.int64, ["A"])
 
 
 cdef tuple packed(str kernel, q, k, v, starts, longest):

@@ -73,8 +73,8 @@ class Attention(nn.Module):
             weights: what the weights (B, H, T, T) are appended to.
         """
         if cache is not None:  # one after the other: laying the maps side by side costs more than a few tokens do
-            q, k, v = (positions.grid(self._mapped(x, (name,))) for name in self.names[:3])  # (B, T, H D)
-            return self._result(positions.rows(cache.attend(q, k, v, self.scale, bias)))
+            q, k, v = (self._mapped(x, (name,)) for name in self.names[:3])  # (N, H D)
+            return self._result(cache.attend(q, k, v, self.scale, bias))
         qkv, p = self._mapped(x, self.names[:3]), self.p if self.training else 0.0  # (N, 3 H D)
         if weights is None and bias is None and positions.starts is not None:
             T = positions.shape[1]
