@@ -34,6 +34,7 @@ Array = Any
 __all__ = [
     "attention",
     "attention_backward",
+    "cached_attention",
     "erf",
     "gru_layer",
     "gru_layer_backward",

@@ -63,7 +63,7 @@ def attention(
 
 
 def cached_attention(q: Array, k: Array, v: Array, places: Array, bias: Array | None, scale: float) -> Array:
-    """y = softmax(scale q k^T + bias) v for rows of one query each, and keys and values that lie where others left them.
+    """y = softmax(scale q k^T + bias) v for rows of one query each, with keys and values where others left them.
 
     Row n looks at position s of row places[n, s] of k and v, and at nothing there where that is negative: what goes on
     from another row, as in beam search, finds the keys of its past without a copy of them.

@@ -463,7 +463,7 @@ class Argsort(Primitive, shapes="(...) -> (...)", dtypes="keep", differentiable=
 
 
 class Largest(Primitive, shapes="(..., C) -> (?)", dtypes="float", differentiable=False, method=False):
-    """The `count` largest elements of each row, in order, and where each was: `topk` without a gradient, and without NaN.
+    """The `count` largest elements of each row, in order, and where each was: `topk` without gradient or NaN.
 
     Of equal ones the first come first. Errors: ShapeError if there are fewer.
     """

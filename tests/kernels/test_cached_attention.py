@@ -24,7 +24,9 @@ def backend(request):
 def given(N, S, dtype="float64", bias=True):
     """q, k, v, places, bias: some rows look at the same as the one before, some positions are not looked at."""
     rng = np.random.default_rng(N + S)
-    q, k, v, added = (rng.standard_normal(s).astype(dtype) for s in ((N, H, D), (R, S + 2, H, D), (R, S + 2, H, E), (H, S)))
+    q, k, v, added = (
+        rng.standard_normal(s).astype(dtype) for s in ((N, H, D), (R, S + 2, H, D), (R, S + 2, H, E), (H, S))
+    )
     places = rng.integers(0, R, (N, S))
     places[:, S // 2 :][rng.random((N, S - S // 2)) < 0.4] = -1
     places[N // 3 :] = places[N // 3]

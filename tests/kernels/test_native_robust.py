@@ -88,7 +88,14 @@ CASES = [
     ("packed_attention_backward", lambda real, whole, N, C: _attended_packed(real, N, C)),
     (
         "cached_attention",
-        lambda real, whole, N, C: (real(N, 2, C), real(3, 7, 2, C), real(3, 7, 2, 5), whole(4, N, 7) - 1, real(2, 7), 0.4),
+        lambda real, whole, N, C: (
+            real(N, 2, C),
+            real(3, 7, 2, C),
+            real(3, 7, 2, 5),
+            whole(4, N, 7) - 1,
+            real(2, 7),
+            0.4,
+        ),
     ),
     (
         "cached_attention",
