@@ -83,10 +83,9 @@ class LayerCache:
             return Tensor(y.reshape(q.shape))
         if past:  # several new ones behind others need a mask that starts later
             new = self._keys[places, np.arange(S)], self._values[places, np.arange(S)]
-        mask = np.tri(T, S, past, dtype=bool) if past else None
-        heads = (Tensor(x.transpose(0, 2, 1, 3)) for x in (queries, *new))  # (B, H, T or S, D)
-        mask = None if mask is None else Tensor(mask)
-        y = scaled_dot_product_attention(*heads, mask, is_causal=not past, scale=scale, bias=bias)
+        mask = Tensor(np.tri(T, S, past, dtype=bool)) if past else None
+        seen = [Tensor(x.transpose(0, 2, 1, 3)) for x in (queries, *new)]  # (B, H, T or S, D)
+        y = scaled_dot_product_attention(seen[0], seen[1], seen[2], mask, 0.0, not past, scale, bias=bias)
         return y.transpose(1, 2).reshape(q.shape)
 
     def _checked(self, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:

@@ -136,6 +136,7 @@ class CachedAttention(
         return kernels.cached_attention(q, k, v, places, bias, _scale(scale, q.shape[-1]))
 
     def torch(torch, q, k, v, places, bias=None, scale=None):
+        q, k, v, bias = (None if x is None else x.detach() for x in (q, k, v, bias))
         at = torch.arange(places.shape[1])
         keys, values = (x[places.clamp(min=0), at].transpose(1, 2) for x in (k, v))  # (N, H, S, D or E)
         scores = (keys @ q[..., None])[..., 0] * _scale(scale, q.shape[-1])

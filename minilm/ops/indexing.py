@@ -478,7 +478,7 @@ class Largest(Primitive, shapes="(..., C) -> (?)", dtypes="float", differentiabl
         return kernels.largest(x, count)
 
     def torch(torch, x, count):
-        return torch.topk(x, count)
+        return torch.topk(x.detach(), count)
 
 
 class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
