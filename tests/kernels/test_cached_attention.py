@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -113,14 +115,10 @@ def test_what_does_not_fit_is_refused(native):
 
 @pytest.mark.parametrize("name", ["v2", "v3", "v4"])
 def test_other_instruction_sets(native, name):
-    import subprocess
-
     wanted = f"x86-64-{name}"
     if wanted not in native.instruction_sets():
         pytest.skip(f"this processor does not run {wanted}")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "bits or values"]
-    import os
-
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MINILM_CPU": wanted})
     assert run.returncode == 0, run.stdout[-2000:]
 
