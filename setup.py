@@ -26,7 +26,7 @@ REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
 # Compiled once per instruction set and element type.
 NUMERIC = (
-    *("gemm", "attention", "softmax", "norm", "loss", "embedding", "pointwise", "optimizer", "dropout", "philox"),
+    *("gemm", "attention", "cached", "softmax", "largest", "norm", "loss", "embedding", "pointwise", "optimizer", "dropout", "philox"),
     *("recurrent", "peak", "reals"),
 )
 SHARED = ("pool", "memory", "cpu")

@@ -24,7 +24,7 @@
 
 enum {
     QUERIES = TILE_COLUMNS,
-    KEYS = 4 * TILE_ROWS,    /* a tile of scores is 7 KB, and stays in the first-level cache with what it meets */
+    KEYS = ATTENTION_KEYS,
     TILES_PER_TASK = 8,      /* of queries: so many share what is packed of k */
 };
 

@@ -24,6 +24,7 @@ enum {
     BAND_ROWS = 32,                   /* where rows are packed: so many, */
     BAND_PANELS = 16,                 /* over so many panels, are a task */
     PANELS_PER_TASK = 8,              /* panels of a that meet each panel of b while it is in the cache */
+    PANELS_BESIDE_KEPT = 16, /* at most so many where b was packed before, and each task packs a itself */
     PANELS_IN_ONE = 10,               /* up to so many are one task, which then packs b's panels itself */
     FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed, if it need not be */
 };
@@ -51,6 +52,7 @@ typedef struct {
     size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
     bool add, pairs;                             /* to what is in c already; in pairs of bfloat16 */
     real *a_space, *b_space;                     /* for the panels; b_space NULL: each panel where it is used */
+    const real *b_panels;                        /* these of b: b_space, or what was packed before; NULL as b_space */
     packing pack_a, pack_b;
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
@@ -228,8 +230,8 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
         const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
         ptrdiff_t b_k = p->b_k;
-        if (x->b_space) {
-            b = x->b_space + column * deep;
+        if (x->b_panels) {
+            b = x->b_panels + column * deep;
             b_k = TILE_COLUMNS;
         } else if (x->rows == 1 && !x->pairs && p->b_column == 1 && x->columns - column >= WIDE_VECS * LANES &&
                    b_to - j >= WIDE_VECS / TILE_VECS) {
@@ -313,13 +315,97 @@ static void multiply_block(block *x, bool share) {
     for (size_t i = 0; i < tasks; i++) multiply_task(x, i);
 }
 
+/* How deep the blocks of K are, but for the last. */
+static size_t block_depth(size_t k, bool pairs) {
+    size_t depth = k ? parts(k, parts(k, pairs ? 2 * K_BLOCK : K_BLOCK)) : 0;
+    return pairs ? depth + depth % 2 : depth; /* no pair falls into two blocks */
+}
+
+static size_t panel_columns(size_t n) { return parts(n, TILE_COLUMNS) * TILE_COLUMNS; }
+
+/* Where, in all panels of a matrix of K rows, those of a block begin: blocks of up to SUPER columns follow each other,
+ * and in each of them those of K. */
+static size_t panels_before(size_t all_k, size_t column, size_t columns, size_t k) {
+    return column / SUPER * panel_columns(SUPER) * all_k + panel_columns(columns) * k;
+}
+
+size_t EXPORTED(gemm_panels)(size_t n, size_t k) {
+    return n / SUPER * panel_columns(SUPER) * k + panel_columns(n % SUPER) * k;
+}
+
+void EXPORTED(gemm_pack)(size_t n, size_t k, const void *b, ptrdiff_t b_k, ptrdiff_t b_column, void *panels) {
+    size_t depth = block_depth(k, false);
+    for (size_t column = 0; column < n; column += SUPER)
+        for (size_t from = 0; from < k; from += depth) {
+            size_t columns = smaller(SUPER, n - column);
+            packing x = {.to = (real *)panels + panels_before(k, column, columns, from),
+                         .from = (const real *)b + (ptrdiff_t)from * b_k + (ptrdiff_t)column * b_column,
+                         .step = b_column, .k_step = b_k, .count = columns, .depth = smaller(depth, k - from),
+                         .width = TILE_COLUMNS, .fill = true};
+            for (size_t i = 0; i < pack_parts(&x); i++) pack_part(&x, i);
+        }
+}
+
+/* --- b packed before ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    block x; /* of the whole product */
+    atomic_int status;
+} kept_product;
+
+/* Some rows of the product times some columns, over all of K: nobody waits for what another packs. */
+static void kept_task(void *context, size_t index) {
+    kept_product *product = context;
+    block x = product->x;
+    const minilm_product *p = x.p;
+    size_t depth = block_depth(p->k, false), i = index / x.column_chunks, j = index % x.column_chunks;
+    size_t panels = parts(p->m, x.panel_rows), first = panels * i / x.row_chunks;
+    size_t count = panels * (i + 1) / x.row_chunks - first;
+    x.row = first * x.panel_rows;
+    x.rows = smaller(count * x.panel_rows, p->m - x.row);
+    x.a_space = minilm_workspace((1 + x.rows * depth) * sizeof(real));
+    if (!x.a_space) {
+        atomic_store(&product->status, MINILM_NO_MEMORY);
+        return;
+    }
+    for (x.column = 0; x.column < p->n; x.column += SUPER) {
+        x.columns = smaller(SUPER, p->n - x.column);
+        size_t b_panels = parts(x.columns, TILE_COLUMNS);
+        x.k = 0;
+        do {
+            x.depth = smaller(depth, p->k - x.k);
+            x.add = p->accumulate || x.k > 0;
+            x.b_panels = (const real *)p->b_panels + panels_before(p->k, x.column, x.columns, x.k);
+            packing a = {.to = x.a_space, .from = x.a + (ptrdiff_t)x.row * p->a_row + (ptrdiff_t)x.k * p->a_k,
+                         .step = p->a_row, .k_step = p->a_k, .count = x.rows, .depth = x.depth, .width = x.panel_rows};
+            for (size_t part = 0; part < pack_parts(&a); part++) pack_part(&a, part);
+            multiply_panels(&x, 0, count, b_panels * j / x.column_chunks, b_panels * (j + 1) / x.column_chunks);
+        } while ((x.k += depth) < p->k);
+    }
+}
+
+static int multiply_kept(const minilm_product *p, const real *a, real *c, bool share) {
+    kept_product product = {.x = {.p = p, .a = a, .c = c, .panel_rows = parts(p->m, parts(p->m, TILE_ROWS))}};
+    block *x = &product.x;
+    size_t a_panels = parts(p->m, x->panel_rows), wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1;
+    x->row_chunks = smaller(wanted, a_panels);
+    if (x->row_chunks < parts(a_panels, PANELS_BESIDE_KEPT)) x->row_chunks = parts(a_panels, PANELS_BESIDE_KEPT);
+    x->column_chunks = smaller(parts(wanted, x->row_chunks), parts(smaller(p->n, SUPER), TILE_COLUMNS));
+    size_t tasks = x->row_chunks * x->column_chunks;
+    if (share)
+        minilm_parallel(tasks, kept_task, &product);
+    else
+        for (size_t i = 0; i < tasks; i++) kept_task(&product, i);
+    return atomic_load(&product.status);
+}
+
 /* One product of the batch. Where K is 0 there is one block of depth 0: its sums are 0. */
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
     bool pairs = HAS_PAIRS && p->bfloat16;
-    size_t depth = p->k ? parts(p->k, parts(p->k, pairs ? 2 * K_BLOCK : K_BLOCK)) : 0;
-    if (pairs) depth += depth % 2; /* no pair falls into two blocks */
+    size_t depth = block_depth(p->k, pairs);
     size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER), deep = packed_depth(depth, pairs);
     size_t a_size = rows * deep, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * deep;
+    if (p->b_panels && !pairs) return multiply_kept(p, a, c, share);
     bool pack_b = p->m > PANELS_IN_ONE * TILE_ROWS; /* else only one task reads each panel */
     /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
     size_t line = 64 / sizeof(real);
@@ -328,7 +414,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     if (!workspace) return MINILM_NO_MEMORY;
 
     block x = {.p = p, .a = a, .b = b, .c = c, .pairs = pairs, .a_space = workspace};
-    x.b_space = pack_b ? workspace + a_size : NULL;
+    x.b_panels = x.b_space = pack_b ? workspace + a_size : NULL;
     for (x.column = 0; x.column < p->n; x.column += SUPER)
         for (x.row = 0; x.row < p->m; x.row += SUPER) {
             x.columns = smaller(SUPER, p->n - x.column);

@@ -9,10 +9,14 @@
 /* Every kernel of minilm_reals. A new one is added there, here, and in a numeric file. */
 #define EACH_KERNEL(DO)        \
     DO(gemm)                   \
+    DO(gemm_panels)            \
+    DO(gemm_pack)              \
     DO(softmax)                \
     DO(softmax_backward)       \
     DO(attention)              \
     DO(attention_backward)     \
+    DO(cached_attention)       \
+    DO(largest)                \
     DO(recurrent)              \
     DO(recurrent_backward)     \
     DO(log_softmax)            \

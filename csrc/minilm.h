@@ -30,6 +30,7 @@ typedef struct {
     ptrdiff_t b_k, b_column; /* likewise in b */
     ptrdiff_t c_row;
     bool accumulate;
+    const void *b_panels; /* b as gemm_pack packed it, for a product without axes; NULL: it is packed for this one */
     bool bfloat16; /* round a and b to bfloat16 if that is faster; float32 only, sums stay in float32 */
 
     /* Without axes only, then done to every element when its sum is complete: + bias (N), + residual (M, N), and
@@ -72,6 +73,22 @@ typedef struct {
     minilm_matrices dy, dq, dk, dv;   /* for the backward */
     void *dbias;                      /* (batch..., T, S), zeros before; NULL: not wanted */
 } minilm_attention;
+
+/* y = softmax(scale q k^T + bias) v for rows of one query each, which looks at position s of row places[s] of the keys
+ * and values, and at nothing there where that is negative.
+ *
+ *     q (N, H, D), k (R, S, H, D), v (R, S, H, E), bias (H, S), places (N, S) -> y (N, H, E)
+ *
+ * Of k and v, axis[0] leads to the next head, axis[1] to the next of the R, `row` to the next position; of q, axis[0]
+ * to the next head and `row` to the next of the N; `column` is 1. */
+typedef struct {
+    size_t rows, heads, keys, depth, width; /* N, H, S, D, E */
+    minilm_matrices q, k, v, bias;
+    const int64_t *places;
+    ptrdiff_t place_row, place_key;
+    double scale;
+    void *y;
+} minilm_cached_attention;
 
 /* The cell of a recurrent layer. */
 typedef enum { MINILM_RNN_TANH, MINILM_RNN_RELU, MINILM_LSTM, MINILM_GRU } minilm_cell;
@@ -138,6 +155,11 @@ typedef struct {
     /* MINILM_OK or MINILM_NO_MEMORY */
     int (*gemm)(const minilm_product *, const void *a, const void *b, void *c);
 
+    /* How many elements the panels of b (K, N) take, for gemm to read in place of b; and b -> panels. Products in
+     * bfloat16 do not read them. */
+    size_t (*gemm_panels)(size_t n, size_t k);
+    void (*gemm_pack)(size_t n, size_t k, const void *b, ptrdiff_t b_k, ptrdiff_t b_column, void *panels);
+
     /* y = softmax(x) over each row:  x (rows, columns) -> y (rows, columns) */
     void (*softmax)(size_t rows, size_t columns, const void *x, ptrdiff_t x_row, void *y);
 
@@ -148,6 +170,12 @@ typedef struct {
     /* y and lse, from q, k and v;  dq, dk, dv and dbias, from these and dy. MINILM_OK or MINILM_NO_MEMORY */
     int (*attention)(const minilm_attention *);
     int (*attention_backward)(const minilm_attention *);
+    int (*cached_attention)(const minilm_cached_attention *);
+
+    /* The `count` largest of each row, which fall, of equal ones the first, and their columns:
+     *     x (rows, columns), columns at least `count` -> values, places (rows, count) */
+    void (*largest)(size_t rows, size_t columns, size_t count, const void *x, ptrdiff_t x_row, void *values,
+                    int64_t *places);
 
     /* A recurrent layer, and its way back but for dweight = dheld^T (the states before each row). MINILM_OK or
      * MINILM_NO_MEMORY */

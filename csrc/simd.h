@@ -238,8 +238,8 @@ INLINE void vec_store_first(real *p, vec v, size_t n) {
 #endif
 }
 
-/* to[j][i] = from[i][j] for i, j < 4; rows of `to` are `to_row` apart, those of `from` `from_row`. */
-INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t from_row) {
+/* to[j][i] = from[i][first + j] for i, j < 4; rows of `to` are `to_row` apart. */
+INLINE void transpose_four(real *to, size_t to_row, const real *const *from, size_t first) {
     typedef real four __attribute__((vector_size(4 * sizeof(real))));
 #ifdef __clang__
 #define PICK(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
@@ -248,7 +248,7 @@ INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t f
 #define PICK(x, y, a, b, c, d) __builtin_shuffle(x, y, (four_integers){a, b, c, d})
 #endif
     four row[4], pair[4];
-    for (int i = 0; i < 4; i++) memcpy(&row[i], from + i * from_row, sizeof row[i]);
+    for (int i = 0; i < 4; i++) memcpy(&row[i], from[i] + first, sizeof row[i]);
     pair[0] = PICK(row[0], row[1], 0, 4, 1, 5);
     pair[1] = PICK(row[2], row[3], 0, 4, 1, 5);
     pair[2] = PICK(row[0], row[1], 2, 6, 3, 7);
@@ -259,6 +259,12 @@ INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t f
         memcpy(to + (size_t)(j + 1) * to_row, &odd, sizeof odd);
     }
 #undef PICK
+}
+
+/* The same, with the rows of `from` `from_row` apart. */
+INLINE void transpose_4x4(real *to, size_t to_row, const real *from, ptrdiff_t from_row) {
+    const real *rows[4] = {from, from + from_row, from + 2 * from_row, from + 3 * from_row};
+    transpose_four(to, to_row, rows, 0);
 }
 
 /* The sum of all lanes, by halves: lane i + lane (i + LANES/2), and so on. */

@@ -20,6 +20,9 @@
 #define TILE_COLUMNS (TILE_VECS * LANES)
 #define WIDE_VECS (4 * TILE_VECS)
 
+/* Attention takes so many keys at a time: a tile of scores is 7 KB, and stays in the first-level cache with what it meets. */
+enum { ATTENTION_KEYS = 4 * TILE_ROWS };
+
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t parts(size_t whole, size_t part) { return (whole + part - 1) / part; }
 
@@ -74,7 +77,7 @@ INLINE void tile(int rows, int vecs, bool pairs, size_t columns, size_t depth, c
 
 /* tile() for up to TILE_ROWS rows and TILE_COLUMNS columns, where the rows of a lie side by side for each k. Up to
  * LANES columns take one vector: of 65 columns the last one costs as much as 16, not as 32. */
-static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, ptrdiff_t a_k, const real *b,
+__attribute__((unused)) static void tile_of(size_t rows, size_t columns, size_t depth, const real *a, ptrdiff_t a_k, const real *b,
                     ptrdiff_t b_k, real *c, ptrdiff_t c_row, bool add) {
 #define CASE(n)                                                                          \
     case n:                                                                              \

@@ -20,15 +20,15 @@ import numpy as np
 
 from minilm import random
 from minilm.errors import ConfigError, ShapeError
-from minilm.generation import LanguageModel, Sampling
+from minilm.generation import LanguageModel, Sampling, constant_weights
 from minilm.modes import no_grad
+from minilm.ops.indexing import largest
 from minilm.ops.softmax import log_softmax
 from minilm.tensor import Tensor
 
 Array = Any
 
 UNFINISHED = np.float32(-1e9)  # the score of a hypothesis that is not there yet
-BLOCKS = 64  # of scores, whose largest are looked at first
 
 
 class Decoder(Protocol):
@@ -50,11 +50,11 @@ class CausalDecoder:
     """
 
     def __init__(self, model: LanguageModel, B: int) -> None:
-        self.model, self.cache = model, model.new_cache(B)
+        self.model, self.cache, self.constants = model, model.new_cache(B), constant_weights(model)
 
     def __call__(self, tokens: Array) -> Array:
         """See Decoder."""
-        with no_grad():
+        with no_grad(), self.constants:
             return self.model(Tensor(tokens), self.cache).array[:, -1]
 
     def reorder(self, rows: Array) -> None:
@@ -153,27 +153,24 @@ def beam_search(decoder: Decoder, prompt: Array, search: BeamSearch) -> list[lis
         with no_grad():
             log_probs = log_softmax(Tensor(logits.astype(np.float32, copy=False)), -1).numpy()
         search.allowed(log_probs, beams[:, :, : P + step].reshape(len(logits), -1), step)
-        log_probs = log_probs.reshape(*scores.shape, V)
-        log_probs += scores[:, :, None]
-        best, columns = largest(log_probs.reshape(len(alive), -1), 2 * K)  # (B, 2 K)
-        parents, chosen = np.divmod(columns, V)
+        best, parents, chosen = continuations(log_probs, scores, 2 * K)  # (B, 2 K)
         ended = np.zeros(chosen.shape, bool) if search.eos_token_id is None else chosen == search.eos_token_id
         if step == end - 1:
             ended[:] = True
 
-        candidates = np.take_along_axis(beams, parents[:, :, None], 1)
+        sentences = np.arange(len(alive))[:, None]
+        candidates = beams[sentences, parents]  # (B, 2 K, P + end)
         candidates[:, :, P + step] = chosen
         worth = best[:, :K] / np.float32((step + 1) ** search.length_penalty)
         found.add(alive, candidates[:, :K, P:], np.where(ended[:, :K], worth, UNFINISHED), ended[:, :K], step + 1)
 
         going = np.argsort(ended, 1, kind="stable")[:, :K]  # at most K of 2 K end, but for the last step
-        beams = np.take_along_axis(candidates, going[:, :, None], 1)
-        scores = np.take_along_axis(best, going, 1)
-        parents = np.take_along_axis(parents, going, 1)
+        width = len(logits) // len(alive)  # beginnings of a sentence that the decoder was given
+        beams, scores, parents = candidates[sentences, going], best[sentences, going], parents[sentences, going]
         never = search.early_stopping == "never" and search.length_penalty > 0
         length = end if never else step + 1
         kept = found.open(alive, scores[:, 0] / np.float32(length**search.length_penalty), search.early_stopping)
-        rows = (np.arange(len(alive))[:, None] * log_probs.shape[1] + parents)[kept]
+        rows = (sentences * width + parents)[kept]
         alive, beams, scores = alive[kept], beams[kept], scores[kept]
         if len(alive) and step < end - 1:
             decoder.reorder(rows.reshape(-1))
@@ -195,11 +192,10 @@ class _Found:
         which, tokens, scores, ended = which[some], tokens[some], scores[some], ended[some]
         merged = np.concatenate([self.scores[which], scores], 1)
         order = np.argsort(-merged, 1, kind="stable")[:, : scores.shape[1]]
-        lengths = np.full(ended.shape, length)
-        self.scores[which] = np.take_along_axis(merged, order, 1)
-        self.tokens[which] = np.take_along_axis(np.concatenate([self.tokens[which], tokens], 1), order[:, :, None], 1)
-        self.there[which] = np.take_along_axis(np.concatenate([self.there[which], ended], 1), order, 1)
-        self.lengths[which] = np.take_along_axis(np.concatenate([self.lengths[which], lengths], 1), order, 1)
+        lengths, sentences = np.full(ended.shape, length), np.arange(len(which))[:, None]
+        for kept, new in ((self.tokens, tokens), (self.there, ended), (self.lengths, lengths)):
+            kept[which] = np.concatenate([kept[which], new], 1)[sentences, order]
+        self.scores[which] = merged[sentences, order]
 
     def open(self, which: Array, attainable: Array, early_stopping: bool | str) -> Array:
         """Whether each of the sentences goes on, whose best beginning can become `attainable`."""
@@ -216,28 +212,22 @@ class _Found:
         ]
 
 
-def largest(x: Array, k: int) -> tuple[Array, Array]:
-    """The k largest numbers of each row of x (B, M) in falling order, and their columns: (B, k) each.
+def continuations(log_probs: Array, scores: Array, k: int) -> tuple[Array, Array, Array]:
+    """The k best tokens behind the beginnings of each sentence: their scores, beginnings and numbers, (B, k) each.
 
-    A row's k largest are at least the k-th largest of its blocks' maxima, so that nearly all need no more than one
-    comparison. Errors: ShapeError for fewer than k numbers, as where some are NaN.
+    They are among the k best behind each beginning.
+
+    Args:
+        log_probs: (B K, V), of the token behind each beginning. scores: (B, K), those of the beginnings.
+    Errors: ShapeError where scores are NaN.
     """
-    B, M = x.shape
-    width = M // BLOCKS
-    if width < 2 or k > width:
-        order = np.argsort(-x, 1, kind="stable")[:, :k]
-        return np.take_along_axis(x, order, 1), order
-    peaks = x[:, : width * BLOCKS].reshape(B, BLOCKS, width).max(1)  # of the numbers at j, j + width, ...
-    bound = np.partition(peaks, width - k, 1)[:, width - k]
-    rows, columns = np.divmod(np.flatnonzero(x >= bound[:, None]), M)
-    counts = np.bincount(rows, minlength=B)
-    if counts.min(initial=k) < k:
+    values, tokens = largest(log_probs, k)
+    if np.isnan(values).any():
         raise ShapeError("beam_search: the model's scores are no numbers (NaN)")
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values, at = np.full((B, counts.max()), -np.inf, x.dtype), np.zeros((B, counts.max()), np.int64)
-    values[rows, places], at[rows, places] = x[rows, columns], columns
+    B, sentences = len(scores), np.arange(len(scores))[:, None]
+    values = (values.reshape(*scores.shape, k) + scores[:, :, None]).reshape(B, -1)  # (B, K k)
     order = np.argsort(-values, 1, kind="stable")[:, :k]
-    return np.take_along_axis(values, order, 1), np.take_along_axis(at, order, 1)
+    return values[sentences, order], order // k, tokens.reshape(B, -1)[sentences, order]
 
 
 def _repeating(seen: Array, size: int) -> list[tuple[int, Array]]:

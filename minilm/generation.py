@@ -14,6 +14,8 @@ import numpy as np
 from minilm import random
 from minilm.errors import AutogradError, ConfigError, ShapeError
 from minilm.modes import no_grad
+from minilm.ops.attention import cached_attention, scaled_dot_product_attention
+from minilm.ops.matmul import Constants
 from minilm.ops.random import multinomial
 from minilm.tensor import Tensor
 from minilm.text.tokenizer import StreamDecoder, Tokenizer
@@ -44,46 +46,73 @@ class LanguageModel(Protocol):
 
 
 class LayerCache:
-    """The keys and values that one attention layer computed so far, (B, H, S, D) each.
+    """The keys and values that one attention layer computed so far, of H heads of D channels.
 
-    The memory for the whole context is there from the beginning; nothing is copied when a token is added.
+    The memory for the whole context is there from the beginning, and a key stays where it was put: position s of row n
+    lies in row `places[n, s]` of the memory. Rows that are reordered, as beams are, exchange their places alone.
     """
 
     def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
-        self._keys = np.empty((B, H, capacity, D), dtype)
-        self._values = np.empty((B, H, capacity, D), dtype)
+        # An odd number of positions: else rows lie so that the same position of all of them meets in the same lines of
+        # a processor's cache, where there is room for a few.
+        self._keys, self._values = (np.empty((B, capacity | 1, H, D), dtype) for _ in range(2))
+        self._places = np.zeros((B, capacity), np.int64)
         self.length = 0
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of T new positions, (B, H, T, D); all of them so far, (B, H, S, D).
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
+        """Add T new positions; each of them looks at itself and at all before it: three of (B, T, H D) -> (B, T, H D).
 
+        They may also be given as rows, (B T, H D), and then the result is so, too.
+
+        Args:
+            scale: of the scores, by default 1 / sqrt(D). bias: added to them, broadcast to (B, H, T, S); (1, H, 1, S)
+                for a single position.
         Errors, before anything is changed: AutogradError for tensors that require a gradient, which would
         end here; ShapeError for another batch or more positions than the context has.
         """
+        B, T, H, D = self._checked(k, v)
+        past, S = self.length, self.length + T
+        new = k.array.reshape(B, T, H, D), v.array.reshape(B, T, H, D)
+        self._keys[:B, past:S], self._values[:B, past:S] = new
+        self._places[:, past:S] = np.arange(B)[:, None]
+        self.length = S
+        places, queries = self._places[:, :S], q.array.reshape(B, T, H, D)
+        if T == 1:
+            of_heads = None if bias is None else bias.array.reshape(H, S)
+            y = cached_attention(queries[:, 0], self._keys, self._values, places, of_heads, scale=scale)
+            return Tensor(y.reshape(q.shape))
+        if past:  # several new ones behind others need a mask that starts later
+            new = self._keys[places, np.arange(S)], self._values[places, np.arange(S)]
+        mask = Tensor(np.tri(T, S, past, dtype=bool)) if past else None
+        seen = [Tensor(x.transpose(0, 2, 1, 3)) for x in (queries, *new)]  # (B, H, T or S, D)
+        y = scaled_dot_product_attention(seen[0], seen[1], seen[2], mask, 0.0, not past, scale, bias=bias)
+        return y.transpose(1, 2).reshape(q.shape)
+
+    def _checked(self, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+        """B, T, H and D, if so many positions fit."""
         if k.requires_grad or v.requires_grad:
             raise AutogradError("KVCache: it keeps no gradients; use it under no_grad()")
-        B, H, _, D = self._keys.shape
-        if (k.shape[0], k.shape[1], k.shape[3]) != (B, H, D) or k.shape != v.shape:
+        B, capacity = self._places.shape
+        H, D = self._keys.shape[2:]
+        T = k.shape[1] if k.ndim == 3 else len(k) // B
+        if k.shape not in ((B, T, H * D), (B * T, H * D)) or k.shape != v.shape:
             raise ShapeError(
                 f"KVCache: it was made for {B} sequences and {H} heads of size {D}, "
                 f"and keys of shape {k.shape} and values of shape {v.shape} came"
             )
-        end = self.length + k.shape[2]
-        if end > self._keys.shape[2]:
-            raise ShapeError(f"KVCache: {end} positions do not fit into the context of {self._keys.shape[2]}")
-        self._keys[:, :, self.length : end] = k.array
-        self._values[:, :, self.length : end] = v.array
-        self.length = end
-        return Tensor(self._keys[:, :, :end]), Tensor(self._values[:, :, :end])
+        if self.length + T > capacity:
+            raise ShapeError(f"KVCache: {self.length + T} positions do not fit into the context of {capacity}")
+        return B, T, H, D
 
     def reorder(self, indices: Array) -> None:
         """Row i becomes what row indices[i] was; there may be more rows than before, or fewer."""
-        same = len(indices) == len(self._keys)
+        self._places = self._places[indices]
         for name in ("_keys", "_values"):
             old = getattr(self, name)
-            new = old if same else np.empty((len(indices), *old.shape[1:]), old.dtype)
-            new[:, :, : self.length] = old[indices, :, : self.length]
-            setattr(self, name, new)
+            if len(indices) > len(old):
+                grown = np.empty((len(indices), *old.shape[1:]), old.dtype)
+                grown[: len(old), : self.length] = old[:, : self.length]
+                setattr(self, name, grown)
 
 
 class KVCache:
@@ -234,8 +263,9 @@ def _stream(
     cache = model.new_cache(len(seen)) if use_cache else None
     window = seen[:, -context:]  # what the model sees
     unread = window  # the part of it that is not in the cache yet
+    constants = constant_weights(model)
     for _ in range(max_new_tokens):
-        drawn = sampling.choose(_last_logits(model, window, unread, cache), seen, generator)
+        drawn = sampling.choose(_last_logits(model, window, unread, cache, constants), seen, generator)
         yield drawn
         seen = np.concatenate([seen, drawn[:, None]], axis=1)
         if window.shape[1] < context:
@@ -246,12 +276,17 @@ def _stream(
                 cache.clear()
 
 
-def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: Any) -> Array:
+def constant_weights(model: Any) -> Constants:
+    """The matrices of a model, which do not change while it writes: `with` it, each is packed once."""
+    return Constants([p.array for p in model.parameters() if p.ndim == 2] if hasattr(model, "parameters") else [])
+
+
+def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: Any, constants: Constants) -> Array:
     """The scores (B, V) of the token after the window; dropout is off meanwhile."""
     was_training = model.training
     model.eval()
     try:
-        with no_grad():
+        with no_grad(), constants:
             logits = model(Tensor(window)) if cache is None else model(Tensor(unread), cache)
     finally:
         model.train(was_training)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minilm as ml
-from minilm.beam import BeamSearch, CausalDecoder, beam_search, largest, sample
+from minilm.beam import BeamSearch, CausalDecoder, beam_search, continuations, sample
 from minilm.errors import ConfigError, ShapeError
 from minilm.generation import Sampling
 from minilm.models import GPT, GPTConfig
@@ -123,21 +123,23 @@ def test_forced_ends_and_suppressed_tokens():
     assert not any(4 in h.tokens for group in beam_search(often, np.zeros((6, 1), np.int64), search) for h in group)
 
 
-@given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from([13, 64, 640, 6400, 6413]))
-def test_the_largest_of_many(seed, k, M):
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-50, 50, (3, M)).astype(np.float32) if seed % 2 else rng.standard_normal((3, M)).astype(np.float32)
-    x[rng.random(x.shape) < 0.3] = -np.inf
-    k = min(k, int(np.isfinite(x).sum(1).min()) or 1)
-    values, columns = largest(x, k)
-    expected = np.argsort(-x, 1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(columns, expected)
-    np.testing.assert_array_equal(values, np.take_along_axis(x, expected, 1))
+@given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from([13, 64, 640, 6413]))
+def test_the_best_continuations_are_those_of_all(seed, k, V):
+    rng, (B, K) = np.random.default_rng(seed), (3, 4)
+    log_probs = rng.standard_normal((B * K, V)).astype(np.float32)
+    log_probs[rng.random(log_probs.shape) < 0.3] = -np.inf
+    scores = rng.standard_normal((B, K)).astype(np.float32)
+    every = (log_probs.reshape(B, K, V) + scores[:, :, None]).reshape(B, -1)
+    order = np.argsort(-every, 1, kind="stable")[:, :k]
+    best, parents, tokens = continuations(log_probs, scores, k)
+    np.testing.assert_array_equal(best, np.take_along_axis(every, order, 1))
+    certain = np.isfinite(best)
+    np.testing.assert_array_equal((parents * V + tokens)[certain], order[certain])
 
 
 def test_scores_that_are_no_numbers():
     with pytest.raises(ShapeError, match="NaN"):
-        largest(np.full((2, 6400), np.nan, np.float32), 3)
+        continuations(np.full((2, 6400), np.nan, np.float32), np.zeros((2, 1), np.float32), 3)
 
 
 @pytest.mark.parametrize(

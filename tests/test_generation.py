@@ -10,9 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minilm as ml
+from minilm import generation, kernels
 from minilm.errors import ConfigError, DataError, ShapeError
-from minilm.generation import Sampling, generate, generate_text, stream
+from minilm.generation import LayerCache, Sampling, constant_weights, generate, generate_text, stream
 from minilm.models import GPT, GPTConfig
+from minilm.nn import functional as F
 from minilm.text import BPETokenizer, CharTokenizer
 
 LOGITS = np.array([[2.0, -1.0, 0.5, 3.0, 1.0], [0.1, 0.2, 0.4, 0.3, -2.0]])
@@ -198,9 +200,9 @@ def test_the_cache_holds_no_more_than_the_context():
     cache = model.new_cache(1)
     with ml.no_grad():
         model(ml.tensor([[1, 2, 3]]), cache)
-    one = ml.tensor(np.zeros((1, 2, 1, 5)))
+    one = ml.tensor(np.zeros((1, 1, 10)))
     with pytest.raises(ShapeError, match="4 positions do not fit into the context of 3"):
-        cache.layers[0].append(one, one)
+        cache.layers[0].attend(one, one, one)
     cache.clear()
     assert cache.length == 0
 
@@ -358,3 +360,58 @@ def test_prompts_that_cannot_be_continued_are_refused():
         list(generate_text(build(), ALPHABET, "", 3))
     with pytest.raises(DataError, match=r"'é' \(U\+00E9\) at position 2 is not in the vocabulary of 7"):
         list(generate_text(build(), ALPHABET, "abé", 3))
+
+
+# --- the cache of one layer, and weights that are packed once -----------------------------------------
+
+
+def attended(cache, steps, rng, rows):
+    """What new queries of so many steps see, and what they would by attention to all that was appended."""
+    q, k, v = (ml.tensor(rng.standard_normal((rows, steps, 2 * 5))) for _ in range(3))
+    return cache.attend(q, k, v), (q, k, v)
+
+
+@pytest.mark.parametrize("steps", [[1, 1, 1, 1], [3, 1, 2, 1], [2, 2, 1, 2]], ids=str)
+def test_rows_of_a_cache_go_on_as_those_that_they_were(steps):
+    rng, cache = np.random.default_rng(0), LayerCache(3, 2, 8, 5, np.float64)
+    past = [np.zeros((3, 0, 10)), np.zeros((3, 0, 10))]
+    for step, moved in zip(steps, ([2, 0, 0, 1, 2], [4, 4, 1], [1, 0, 2, 1], [0])):
+        y, (q, k, v) = attended(cache, step, rng, len(past[0]))
+        past = [np.concatenate([old, new.array], 1) for old, new in zip(past, (k, v))]
+        S = past[0].shape[1]
+        heads = [ml.tensor(x.reshape(len(x), -1, 2, 5).transpose(0, 2, 1, 3)) for x in (q.array, *past)]
+        mask = ml.tensor(np.tri(step, S, S - step, dtype=bool))
+        expected = F.scaled_dot_product_attention(*heads, mask).transpose(1, 2).reshape(y.shape)
+        np.testing.assert_allclose(y.array, expected.array, rtol=1e-12, atol=1e-13)
+        cache.reorder(np.array(moved))
+        past = [x[moved] for x in past]
+    assert cache.length == sum(steps)
+
+
+def test_reordering_a_cache_moves_no_keys():
+    cache = LayerCache(4, 2, 8, 5, np.float64)
+    attended(cache, 1, np.random.default_rng(0), 4)
+    keys, before = cache._keys, cache._keys[:, :1].copy()
+    cache.reorder(np.array([3, 3, 0]))
+    assert cache._keys is keys
+    np.testing.assert_array_equal(keys[:, :1], before)
+
+
+def test_a_model_that_was_trained_in_between_writes_with_its_new_weights():
+    model = build()
+    before = generate(model, [[1, 2]], 12, temperature=0).numpy()
+    for parameter in model.parameters():
+        parameter.array[...] = parameter.array[..., ::-1].copy()
+    after = generate(model, [[1, 2]], 12, temperature=0).numpy()
+    assert (before != after).any()
+    np.testing.assert_array_equal(generate(model, [[1, 2]], 12, temperature=0, use_cache=False).numpy(), after)
+
+
+def test_weights_are_packed_once_while_a_text_is_written(native, monkeypatch):
+    model, held = build(), []
+    monkeypatch.setattr(generation, "constant_weights", lambda m: held.append(constant_weights(m)) or held[-1])
+    with kernels.use("native"):
+        generate(model, [[1, 2]], 4, temperature=0)
+    assert len(held) == 1
+    packed = [panels for panels in held[0]._held.values() if panels is not None]
+    assert len(packed) >= 4  # a block's maps at least

@@ -33,7 +33,7 @@ _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "r
 _COMPILED = {
     "native": (
         *("matmul", "linear", "linear_gelu", "attention", "attention_backward"),
-        *("packed_attention", "packed_attention_backward"),
+        *("packed_attention", "packed_attention_backward", "cached_attention", "largest"),
         *("softmax", "softmax_backward", "log_softmax", "log_softmax_backward", "sum_rows", "scatter_rows"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("exp", "tanh", "sigmoid", "erf", "gelu", "gelu_backward", "cross_entropy", "cross_entropy_backward"),

@@ -19,7 +19,7 @@ from libc.string cimport memset
 import numpy as np
 
 from minilm.errors import BackendError
-from minilm.kernels import packing, precision, reference, threads
+from minilm.kernels import constants, packing, precision, reference, threads
 from minilm.kernels.reference_recurrent import states_before, walk
 
 
@@ -34,6 +34,7 @@ cdef extern from "minilm.h":
         size_t m, n, k
         ptrdiff_t a_row, a_k, b_k, b_column, c_row
         bint accumulate, bfloat16
+        const void *b_panels
         const void *bias
         const void *residual
         ptrdiff_t residual_row, before_row
@@ -60,6 +61,14 @@ cdef extern from "minilm.h":
         double scale, p
         uint64_t key, first_row
         void *dbias
+    ctypedef struct minilm_cached_attention:
+        size_t rows, heads, keys, depth, width
+        minilm_matrices q, k, v, bias
+        const int64_t *places
+        ptrdiff_t place_row, place_key
+        double scale
+        void *y
+
     ctypedef enum minilm_cell:
         MINILM_RNN_TANH, MINILM_RNN_RELU, MINILM_LSTM, MINILM_GRU
 
@@ -108,10 +117,12 @@ cdef extern from "minilm.h":
     # Pointers to elements are void * here and in minilm.h: float for the table f32, double for f64.
     ctypedef struct minilm_reals:
         int (*gemm)(const minilm_product *, const void *, const void *, void *) nogil
-        void (*softmax)(size_t, size_t, const void *, ptrdiff_t, void *) nogil
-        void (*softmax_backward)(size_t, size_t, const void *, ptrdiff_t, const void *, ptrdiff_t, void *) nogil
+        size_t (*gemm_panels)(size_t, size_t) nogil
+        void (*gemm_pack)(size_t, size_t, const void *, ptrdiff_t, ptrdiff_t, void *) nogil
         int (*attention)(const minilm_attention *) nogil
         int (*attention_backward)(const minilm_attention *) nogil
+        int (*cached_attention)(const minilm_cached_attention *) nogil
+        void (*largest)(size_t, size_t, size_t, const void *, ptrdiff_t, void *, int64_t *) nogil
         int (*recurrent)(const minilm_recurrent *) nogil
         int (*recurrent_backward)(const minilm_recurrent *) nogil
         along_rows softmax, log_softmax

@@ -87,6 +87,49 @@ def packed_attention_backward(dy, q, k, v, y, lse, starts, longest, causal, scal
     return tuple(results if out is None else out)
 
 
+def cached_attention(q, k, v, places, bias, scale):
+    """y of single queries that look at keys and values where these lie: see the reference's."""
+    check_types("cached_attention", q, k, "q and k")
+    check_types("cached_attention", q, v, "q and v")
+    check_places("cached_attention", q, k, v, places, bias)
+    y = empty((*q.shape[:2], v.shape[3]), q.dtype)
+    if places.size and places.max() >= k.shape[0]:
+        raise IndexError(f"cached_attention: places go up to {places.max()}, the rows to {k.shape[0] - 1}")
+    places = np.require(places, np.int64, ["A"])
+    cdef minilm_cached_attention x
+    memset(&x, 0, sizeof(minilm_cached_attention))
+    x.rows, x.heads, x.keys, x.depth, x.width = q.shape[0], q.shape[1], places.shape[1], q.shape[2], v.shape[3]
+    x.scale = scale
+    cdef const int64_t[:, :] numbers = places
+    x.places = &numbers[0, 0] if places.size else NULL
+    x.place_row, x.place_key = numbers.strides[0] // 8, numbers.strides[1] // 8
+    # (N, H, D) is N matrices whose rows are heads; (R, S, H, D) is seen as H times R matrices whose rows are positions
+    held = [place(&x.q, q.transpose(1, 0, 2), 1)]
+    held.append(place(&x.k, k.transpose(2, 0, 1, 3), 2))
+    held.append(place(&x.v, v.transpose(2, 0, 1, 3), 2))
+    if bias is not None:
+        check_types("cached_attention", q, bias, "q and bias")
+        held.append(place(&x.bias, bias, 0, False, True))
+    cdef Elements to = Elements(y, True)
+    x.y = to.start
+    cdef const minilm_reals *table = reals(to)
+    cdef int status
+    with nogil:
+        status = table.cached_attention(&x)
+    if status != MINILM_OK:
+        raise MemoryError(f"cached_attention: no memory to pack {x.keys} keys of {x.depth} channels")
+    return y
+
+
+cdef check_places(str kernel, q, k, v, places, bias):
+    if (q.ndim, k.ndim, v.ndim, places.ndim) != (3, 4, 4, 2) or k.shape[:3] != v.shape[:3] or \
+            q.shape[1:] != k.shape[2:] or places.shape[0] != q.shape[0] or places.shape[1] > k.shape[1]:
+        raise ValueError(f"{kernel}: q {q.shape}, k {k.shape}, v {v.shape} and places {places.shape} do not fit: (N, H, D), "
+                         "(R, S, H, D), (R, S, H, E) and (N, S) were expected")
+    if bias is not None and bias.shape != (q.shape[1], places.shape[1]):
+        raise ValueError(f"{kernel}: bias {bias.shape} is not {(q.shape[1], places.shape[1])}")
+
+
 cdef tuple packed(str kernel, q, k, v, starts, longest):
     """The axes of all heads, the sequences' first, and `starts` checked: C reads and writes where it says."""
     check_attention(kernel, q, k, v, None, None)

@@ -80,6 +80,7 @@ cdef void finish_nothing(minilm_product *p) noexcept:
     p.bias = p.residual = p.before = NULL
     p.residual_row = p.before_row = 0
     p.gelu = 0
+    p.b_panels = NULL
 
 
 cdef run_product(const minilm_product *p, Elements a, Elements b, Elements c):
@@ -147,7 +148,31 @@ cdef run_linear(x, weight, bias, residual, z, before, int gelu):
         kept = Elements(before, True)
         p.before = kept.start
         p.before_row = kept.strides[0]
+    cdef Elements panels = panels_of(weight)
+    p.b_panels = start_of(panels)
     run_product(&p, a, b, c)
+
+
+cdef Elements panels_of(weight):
+    """`weight` (O, I) as it is packed, if it does not change now; else None."""
+    held = constants.held_now()
+    if held is None or id(weight) not in held:
+        return None
+    panels = held[id(weight)]
+    if panels is None:
+        held[id(weight)] = panels = packed_weight(weight)
+    return Elements(panels)
+
+
+cdef packed_weight(weight):
+    cdef Elements b = elements(weight), to
+    cdef size_t n = b.view.shape[0], k = b.view.shape[1]
+    cdef const minilm_reals *table = reals(b)
+    panels = empty((table.gemm_panels(n, k) or 1,), weight.dtype)
+    to = Elements(panels, True)
+    with nogil:
+        table.gemm_pack(n, k, b.start, b.strides[1], b.strides[0], to.start)
+    return panels
 
 
 cdef ptrdiff_t stride_along(Elements x, int axis) noexcept:

@@ -26,7 +26,9 @@ cdef class Block:
 
 def empty(shape, dtype):
     """A new array of this shape, for a kernel to write to; a large one in memory that was used before."""
-    dtype = np.dtype(dtype).newbyteorder("=")
+    dtype = np.dtype(dtype)
+    if not dtype.isnative:  # else it stays the very object that all arrays of this type share
+        dtype = dtype.newbyteorder("=")
     cdef object bytes = dtype.itemsize
     for size in shape:
         bytes *= size

@@ -211,6 +211,25 @@ cdef Elements one_a_row(str kernel, str name, v, x):
     return flat(v)
 
 
+# --- the largest of rows ----------------------------------------------------------------------------
+
+def largest(x, count):
+    """The `count` largest numbers of each row, and their columns: see the reference's."""
+    check_row("largest", x)
+    if not 0 <= count <= x.shape[-1]:
+        raise ValueError(f"largest: {count} numbers were asked for, a row of x {x.shape} has {x.shape[-1]}")
+    values, places = empty((*x.shape[:-1], count), plain_type(x)), np.empty((*x.shape[:-1], count), np.int64)
+    if values.size == 0:
+        return values, places
+    cdef Elements source = rows(x), to = result_rows(values)
+    cdef int64_t[::1] numbers = places.reshape(-1)
+    cdef size_t n = source.view.shape[0], columns = source.view.shape[1], wanted = count
+    cdef const minilm_reals *table = reals(to)
+    with nogil:
+        table.largest(n, columns, wanted, source.start, source.strides[0], to.start, &numbers[0])
+    return values, places
+
+
 # --- sums over rows ---------------------------------------------------------------------------------
 
 def sum_rows(x):

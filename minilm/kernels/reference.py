@@ -14,6 +14,7 @@ from minilm.kernels.philox import keep_rows, philox
 from minilm.kernels.reference_attention import (
     attention,
     attention_backward,
+    cached_attention,
     packed_attention,
     packed_attention_backward,
 )
@@ -33,6 +34,7 @@ Array = Any
 __all__ = [
     "attention",
     "attention_backward",
+    "cached_attention",
     "erf",
     "gru_layer",
     "gru_layer_backward",
@@ -108,6 +110,19 @@ def log_softmax(x: Array) -> Array:
     y = x - x.max(-1, keepdims=True)
     y -= xp.log(xp.exp(y).sum(-1, keepdims=True))
     return y
+
+
+def largest(x: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest numbers of each row in falling order, of equal ones the first, and their columns (int64).
+
+    Shapes: (..., C) -> (..., count) twice. NaN counts as the least, but for one of the first `count` columns may stay.
+    Errors: ValueError for more than there are.
+    """
+    xp = array_module(x)
+    if not 0 <= count <= x.shape[-1]:
+        raise ValueError(f"largest: {count} numbers were asked for, a row of x {x.shape} has {x.shape[-1]}")
+    places = xp.argsort(-x, -1, kind="stable")[..., :count]
+    return xp.take_along_axis(x, places, -1), places
 
 
 def log_softmax_backward(dy: Array, y: Array) -> Array:

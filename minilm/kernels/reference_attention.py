@@ -62,6 +62,24 @@ def attention(
     return out, lse
 
 
+def cached_attention(q: Array, k: Array, v: Array, places: Array, bias: Array | None, scale: float) -> Array:
+    """y = softmax(scale q k^T + bias) v for rows of one query each, with keys and values where others left them.
+
+    Row n looks at position s of row places[n, s] of k and v, and at nothing there where that is negative: what goes on
+    from another row, as in beam search, finds the keys of its past without a copy of them.
+
+    Shapes: q (N, H, D), k (R, S, H, D), v (R, S, H, E), places (N, S') of S' <= S, bias (H, S') -> y (N, H, E).
+    A query that may look nowhere gets zeros.
+    """
+    xp = array_module(q)
+    positions = xp.arange(places.shape[1])
+    rows = xp.maximum(places, 0)
+    keys, values = k[rows, positions].transpose(0, 2, 1, 3), v[rows, positions].transpose(0, 2, 1, 3)  # (N, H, S', ...)
+    added = None if bias is None else bias[None, :, None]
+    y, _ = attention(q[:, :, None], keys, values, added, (places >= 0)[:, None, None], False, scale)
+    return y[:, :, 0]
+
+
 def attention_backward(
     dy: Array,
     q: Array,

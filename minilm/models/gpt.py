@@ -77,19 +77,8 @@ class CausalSelfAttention(nn.Module):
             p = self.dropout if self.training else 0.0
             y = F.self_attention(qkv, self.n_head, dropout_p=p, is_causal=True)
         else:
-            y = self._continued(qkv, cache)
+            y = cache.attend(*qkv.chunk(3, -1))
         return self.resid_dropout(self.c_proj(y))
-
-    def _continued(self, qkv: Tensor, cache: LayerCache) -> Tensor:
-        """The same for queries that also look at the keys and values in the cache: (B, T, 3 C) -> (B, T, C)."""
-        B, T, P = qkv.shape
-        q, k, v = qkv.reshape(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        k, v = cache.append(k, v)
-        S = k.shape[2]
-        # A single new query may look at everything; several new ones behind a cache need a mask that starts later.
-        mask = Tensor(np.tri(T, S, S - T, dtype=bool)) if 1 < T < S else None
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=T == S)
-        return y.transpose(1, 2).reshape(B, T, P // 3)
 
 
 class MLP(nn.Module):

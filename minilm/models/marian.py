@@ -23,7 +23,7 @@ from minilm.models.marian_config import MarianConfig
 from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel
 from minilm.models.pretrained_config import ACTIVATIONS
-from minilm.models.seq2seq import Attention, DecoderCache, EncoderDecoder, Seq2SeqModel
+from minilm.models.seq2seq import Attention, DecoderCache, EncoderDecoder, Seq2SeqModel, SourceCache
 from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
 from minilm.tensor import Tensor
@@ -96,7 +96,7 @@ class MarianDecoderLayer(MarianLayer):
         source: Any,
         visible: Tensor | None = None,
         own: LayerCache | None = None,
-        keys_values: tuple[Tensor, Tensor] | None = None,
+        keys_values: tuple[Tensor, Tensor] | SourceCache | None = None,
         weights: list[Tensor] | None = None,
         cross: list[Tensor] | None = None,
     ) -> Tensor:
@@ -190,7 +190,7 @@ class MarianDecoder(MarianStack):
     ) -> Tensor:
         """See the class; with a cache the tokens follow those that are in it, and it holds the memory too."""
         x = self.embedded(ids, positions, 0 if cache is None else cache.length)
-        visible = source.visible if cache is None else cache.visible
+        visible = source.visible if cache is None else None
         for number, layer in enumerate(self.layers):
             if states is not None:
                 states.append(positions.grid(x))

@@ -28,6 +28,7 @@ from minilm.nn import functional as F
 from minilm.nn.attention import attend
 from minilm.nn.parameter import Parameter
 from minilm.nn.state import state_tensors
+from minilm.ops.attention import cached_attention
 from minilm.ops.joining import cat
 from minilm.tensor import Tensor
 
@@ -67,26 +68,26 @@ class Attention(nn.Module):
 
         Args:
             causal: at itself and those before it. bias: added to the scores, broadcast to (B, H, T, T).
-            cache: what earlier tokens left; x are the T new ones of each sentence, and look at all of it.
+            cache: what earlier tokens left; x are the T new ones of each sentence, and look at all of it and at those
+                of themselves that are not behind them.
             weights: what the weights (B, H, T, T) are appended to.
         """
-        if cache is None:
-            qkv, p = self._mapped(x, self.names[:3]), self.p if self.training else 0.0  # (N, 3 H D)
-            if weights is None and bias is None and positions.starts is not None:
-                T = positions.shape[1]
-                y = F.packed_self_attention(qkv, self.heads, positions.starts, T, p, causal, self.scale)
-                return self._result(y)
-            qkv = positions.grid(qkv)  # (B, T, 3 H D)
-            if weights is None:
-                y = F.self_attention(qkv, self.heads, positions.visible, p, causal, self.scale, bias=bias)
-                return self._result(positions.rows(y))
-            q, k, v = (self._split(part) for part in qkv.chunk(3, -1))
-        else:  # one after the other: laying the maps side by side costs more than a few tokens do
-            q, k, v = (self._split(positions.grid(self._mapped(x, (name,)))) for name in self.names[:3])
-            k, v = cache.append(k, v)
-        visible, T, S = positions.visible, q.shape[2], k.shape[2]
+        if cache is not None:  # one after the other: laying the maps side by side costs more than a few tokens do
+            q, k, v = (self._mapped(x, (name,)) for name in self.names[:3])  # (N, H D)
+            return self._result(cache.attend(q, k, v, self.scale, bias))
+        qkv, p = self._mapped(x, self.names[:3]), self.p if self.training else 0.0  # (N, 3 H D)
+        if weights is None and bias is None and positions.starts is not None:
+            T = positions.shape[1]
+            y = F.packed_self_attention(qkv, self.heads, positions.starts, T, p, causal, self.scale)
+            return self._result(y)
+        qkv = positions.grid(qkv)  # (B, T, 3 H D)
+        if weights is None:
+            y = F.self_attention(qkv, self.heads, positions.visible, p, causal, self.scale, bias=bias)
+            return self._result(positions.rows(y))
+        q, k, v = (self._split(part) for part in qkv.chunk(3, -1))
+        visible, T = positions.visible, positions.shape[1]
         if causal and T > 1:
-            below = Tensor(np.tri(T, S, S - T, dtype=bool))
+            below = Tensor(np.tri(T, dtype=bool))
             visible = below if visible is None else visible & below
         return self._looked(q, k, v, positions, visible, bias, weights)
 
@@ -99,18 +100,18 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         positions: Positions,
-        keys_values: tuple[Tensor, Tensor],
+        keys_values: tuple[Tensor, Tensor] | SourceCache,
         visible: Tensor | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
         """Each token looks at keys and values of elsewhere, where they are `visible` (B, 1, 1, S): (N, C) -> (N, C).
 
-        Several targets of one source, as in beam search, follow each other: there are then fewer sources than B.
+        A cache of them knows itself where.
         """
-        q = positions.grid(self._mapped(x, self.names[:1]))  # (B, T, H D)
-        sources = keys_values[0].shape[0]
-        q = q.reshape(sources, -1, self.heads, q.shape[2] // self.heads).transpose(1, 2)  # (sources, H, T.., D)
-        return self._looked(q, *keys_values, positions, visible, None, weights)
+        q = self._mapped(x, self.names[:1])
+        if isinstance(keys_values, SourceCache):
+            return self._result(keys_values.attend(q, self.scale))
+        return self._looked(self._split(positions.grid(q)), *keys_values, positions, visible, None, weights)
 
     def _looked(
         self,
@@ -193,27 +194,55 @@ class Seen:
         return {name: None if found is None else tuple(found) for name, found in vars(self).items()}
 
 
+class SourceCache:
+    """The keys and values that one layer made of a memory: several rows, as the beams of a sentence, look at the same.
+
+    Args:
+        k, v: (sentences, H, S, D).
+
+    Attributes:
+        places: (N, S), the sentence that row n looks at, negative where that has padding.
+    """
+
+    def __init__(self, k: Tensor, v: Tensor, places: Array) -> None:
+        self.keys, self.values = (x.array.transpose(0, 2, 1, 3) for x in (k, v))  # (sentences, S, H, D)
+        self.places = places
+
+    def attend(self, q: Tensor, scale: float | None) -> Tensor:
+        """What the queries of T tokens of each row bring back: (N T, H D) -> (N T, H D)."""
+        queries = q.array.reshape(len(q), *self.keys.shape[2:])
+        T = len(queries) // len(self.places)
+        places = self.places if T == 1 else self.places.repeat(T, 0)
+        y = cached_attention(queries, self.keys, self.values, places, scale=scale)
+        return Tensor(y.reshape(q.shape))
+
+
 class DecoderCache:
     """What decoding keeps of earlier steps: in each layer the target's keys and values, and once those of the memory.
 
     Made by `model.new_cache(memory)`; row i of a batch belongs to sentence i, until `reorder` moves it.
 
     Attributes:
-        layers: each layer's keys and values of the target. sources: those of the memory, two of (sentences, H, S, D).
+        layers: each layer's keys and values of the target. sources: those of the memory.
+
+    Args:
+        keys_values: those of the memory in each layer, two of (sentences, H, S, D).
         visible: boolean (sentences, 1, 1, S), where the memory holds no padding; None for everywhere.
     """
 
-    def __init__(self, layers: list[LayerCache], sources: list[tuple[Tensor, Tensor]], visible: Tensor | None) -> None:
-        if any(x.requires_grad for pair in sources for x in pair):
+    def __init__(
+        self, layers: list[LayerCache], keys_values: list[tuple[Tensor, Tensor]], visible: Tensor | None
+    ) -> None:
+        if any(x.requires_grad for pair in keys_values for x in pair):
             raise AutogradError("DecoderCache: it keeps no gradients; use it under no_grad()")
-        self.layers, self._all, self._all_visible = layers, sources, visible
-        self.sources, self.visible = sources, visible  # of the sentences that are looked at now
-        count = sources[0][0].shape[0] if sources else 0
-        self._sentences = np.arange(count)  # that row i of a batch belongs to
-        self._present = self._sentences  # that `sources` hold
+        count, S = (keys_values[0][0].shape[0], keys_values[0][0].shape[2]) if keys_values else (0, 0)
+        shown = True if visible is None else visible.array.reshape(count, S)
+        places = np.where(shown, np.arange(count)[:, None], np.full((count, S), -1))
+        self.layers, self.sources = layers, [SourceCache(k, v, places) for k, v in keys_values]
+        self._rows = count
 
     def __len__(self) -> int:
-        return len(self._sentences)
+        return self._rows
 
     @property
     def length(self) -> int:
@@ -223,8 +252,8 @@ class DecoderCache:
     def reorder(self, indices: Any) -> None:
         """Row i becomes what row indices[i] was: the beams that go on. There may be more rows than before, or fewer.
 
-        The memory's keys and values are not copied where each sentence has equally many rows, one after the other,
-        as beams have. Errors: ShapeError for what is no list of rows, IndexError for a row that is not there.
+        No keys and values are moved. Errors: ShapeError for what is no list of rows, IndexError for a row that is not
+        there.
         """
         rows = np.asarray(indices.array if isinstance(indices, Tensor) else indices)
         if rows.ndim != 1 or not rows.size or rows.dtype.kind not in "iu":
@@ -233,15 +262,11 @@ class DecoderCache:
             raise IndexError(f"reorder: rows from {rows.min()} to {rows.max()}, and there are 0 ... {len(self) - 1}")
         for layer in self.layers:
             layer.reorder(rows)
-        self._sentences = self._sentences[rows]
-        # The sentences with as many rows each, one after the other; else each row's own.
-        present = self._sentences[np.flatnonzero(np.diff(self._sentences, prepend=-1))]
-        if len(rows) % len(present) or (np.repeat(present, len(rows) // len(present)) != self._sentences).any():
-            present = self._sentences
-        if not np.array_equal(present, self._present):
-            self._present = present
-            self.sources = [(k[present], v[present]) for k, v in self._all]
-            self.visible = None if self._all_visible is None else self._all_visible[present]
+        if self.sources:
+            places = self.sources[0].places[rows]
+            for source in self.sources:
+                source.places = places
+        self._rows = len(rows)
 
 
 class EncoderDecoder(PretrainedModel):

@@ -23,7 +23,7 @@ from minilm.autograd import is_grad_enabled
 from minilm.generation import LayerCache
 from minilm.models.positions import Positions
 from minilm.models.pretrained_config import ACTIVATIONS
-from minilm.models.seq2seq import Attention, DecoderCache, Seq2SeqModel
+from minilm.models.seq2seq import Attention, DecoderCache, Seq2SeqModel, SourceCache
 from minilm.models.t5_config import T5Config
 from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
@@ -117,7 +117,7 @@ class T5Block(nn.Module):
         source: Any = None,
         visible: Tensor | None = None,
         own: LayerCache | None = None,
-        keys_values: tuple[Tensor, Tensor] | None = None,
+        keys_values: tuple[Tensor, Tensor] | SourceCache | None = None,
         weights: list[Tensor] | None = None,
         cross: list[Tensor] | None = None,
     ) -> Tensor:
@@ -176,7 +176,7 @@ class T5Stack(nn.Module):
         T, past = positions.shape[1], 0 if cache is None else cache.length
         x = self._dropped(self.embed_tokens(positions.rows(ids)), positions)
         bias = self.block[0].layer[0]["SelfAttention"].distance_bias(T, past + T, not self.decodes)
-        visible = cache.visible if cache is not None else source.visible if self.decodes else None
+        visible = source.visible if self.decodes and cache is None else None
         for number, block in enumerate(self.block):
             if states is not None:
                 states.append(positions.grid(x))

@@ -12,11 +12,12 @@ import numpy as np
 from minilm import random
 from minilm.beam import BeamSearch, beam_search, sample
 from minilm.errors import ConfigError, DataError
-from minilm.generation import Sampling
+from minilm.generation import Sampling, constant_weights
 from minilm.models.generation_config import GenerationConfig
 from minilm.models.hub import found
 from minilm.models.pretrained import CONFIG, read_json
 from minilm.modes import no_grad
+from minilm.ops.matmul import Constants
 from minilm.tensor import Tensor
 from minilm.text.pair_tokenizer import PairTokenizer
 
@@ -42,17 +43,20 @@ class CachedDecoder:
 
     Args:
         model: a Seq2SeqModel. input_ids, attention_mask: (B, S). length: the most tokens of an output.
+        constants: the model's `constant_weights`, if several decoders share them.
     """
 
-    def __init__(self, model: Any, input_ids: Array, attention_mask: Array, length: int) -> None:
-        self.model = model
-        with no_grad():
+    def __init__(
+        self, model: Any, input_ids: Array, attention_mask: Array, length: int, constants: Constants | None = None
+    ) -> None:
+        self.model, self.constants = model, constants or constant_weights(model)
+        with no_grad(), self.constants:
             memory = model.encode(Tensor(input_ids), Tensor(attention_mask))
             self.cache = model.new_cache(memory, length)
 
     def __call__(self, tokens: Array) -> Array:
         """See `beam.Decoder`."""
-        with no_grad():
+        with no_grad(), self.constants:
             return self.model.decode(Tensor(tokens), cache=self.cache).numpy()
 
     def reorder(self, rows: Array) -> None:
@@ -162,10 +166,10 @@ class Translator:
         progress: called with (texts done, texts) as it goes.
         """
         wanted = self._within(search or self.search())
-        start = self.model.config.decoder_start_token_id
+        start, constants = self.model.config.decoder_start_token_id, constant_weights(self.model)
 
         def some(ids: Array, mask: Array) -> list[list[Written]]:
-            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens)
+            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens, constants)
             found = beam_search(decoder, np.full((len(ids), 1), start), wanted)
             return [[self._text(h.tokens, h.score) for h in group] for group in found]
 
@@ -182,9 +186,10 @@ class Translator:
         """One output for each source, drawn token by token; with temperature 0 the likeliest each time (greedy)."""
         wanted, c = self._within(self.search(max_new_tokens=max_new_tokens)), self.model.config
         source = random.default_generator if seed is None else random.Generator(seed)
+        constants = constant_weights(self.model)
 
         def some(ids: Array, mask: Array) -> list[Written]:
-            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens)
+            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens, constants)
             start = np.full((len(ids), 1), c.decoder_start_token_id)
             outputs = sample(
                 decoder, start, sampling, wanted.max_new_tokens, wanted.eos_token_id, wanted.suppress_tokens, source

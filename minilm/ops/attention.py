@@ -14,7 +14,7 @@ from minilm.ops.indexing import getitem, index_scatter
 from minilm.ops.matmul import matmul, transposed
 from minilm.ops.random import Dropout, dropout_key
 from minilm.ops.reduction import amax
-from minilm.ops.registry import Fused, sample
+from minilm.ops.registry import Fused, Primitive, sample
 from minilm.ops.selection import eq, masked_fill, where
 from minilm.ops.shape import permute, reshape
 from minilm.ops.softmax import softmax
@@ -103,6 +103,49 @@ class Attention(
         weights = torch.softmax(scores, -1)
         kept = torch.from_numpy(_kept((*_lead(q, k, v), *weights.shape[-2:]), p, key, row))
         return (weights.nan_to_num(0.0) * kept * _rescale(p)) @ v
+
+
+class CachedAttention(
+    Primitive,
+    shapes="(N, H, D), (R, T, H, D), (R, T, H, E), (N, S), (H, S) -> (N, H, E)",
+    constants=("places",),
+    differentiable=False,
+    method=False,
+):
+    """One new query a row looks at keys and values that lie where other rows, and earlier steps, left them.
+
+        y_n = softmax(scale q_n k[places_ns, s]^T + bias_s) v[places_ns, s],  over the s < S where places_ns >= 0
+
+    Args:
+        q, k, v: (N, H, D), and (R, T, H, D) and (R, T, H, E): of T positions the first S are looked at.
+        places: (N, S), the row of k and v in which row n finds position s; negative: it does not look there.
+        bias: (H, S). scale: by default 1 / sqrt(D).
+
+    Rows that go on from others, as beams do, find the keys of their past without a copy of them. A row that may look
+    nowhere gets zeros. It has no gradient: a cache keeps none.
+    """
+
+    samples = [
+        sample((3, 2, 5), (7, 11, 2, 5), (7, 11, 2, 13), (3, 11), None),
+        sample((3, 2, 5), (7, 11, 2, 5), (7, 11, 2, 13), (3, 4), (2, 4), scale=0.7),
+        sample((3, 1, 8), (7, 67, 1, 8), (7, 67, 1, 8), (3, 67), (1, 67)),
+    ]
+    domain = ("normal", "normal", "normal", "index:7", "normal")
+
+    def forward(ctx, q, k, v, places, bias=None, scale=None):
+        return kernels.cached_attention(q, k, v, places, bias, _scale(scale, q.shape[-1]))
+
+    def torch(torch, q, k, v, places, bias=None, scale=None):
+        q, k, v, bias = (None if x is None else x.detach() for x in (q, k, v, bias))
+        at = torch.arange(places.shape[1])
+        keys, values = (x[places.clamp(min=0), at].transpose(1, 2) for x in (k, v))  # (N, H, S, D or E)
+        scores = (keys @ q[..., None])[..., 0] * _scale(scale, q.shape[-1])
+        scores = scores if bias is None else scores + bias
+        weights = torch.softmax(scores.masked_fill(places[:, None] < 0, -math.inf), -1).nan_to_num(0.0)
+        return (weights[:, :, None] @ values)[:, :, 0]
+
+
+cached_attention = CachedAttention.apply
 
 
 class SelfAttention(

@@ -462,6 +462,25 @@ class Argsort(Primitive, shapes="(...) -> (...)", dtypes="keep", differentiable=
         return _order(x, _axis("argsort", dim, x.ndim), descending) if x.ndim else np.zeros((), np.int64)
 
 
+class Largest(Primitive, shapes="(..., C) -> (?)", dtypes="float", differentiable=False, method=False):
+    """The `count` largest elements of each row, in order, and where each was: `topk` without gradient or NaN.
+
+    Of equal ones the first come first. Errors: ShapeError if there are fewer.
+    """
+
+    domain = "distinct"
+    samples = [sample((2, 3, 67), count=5), sample((7,), count=0), sample((3, 7), count=7), sample((2, 300), count=3)]
+    result = Sorted
+
+    def forward(ctx, x, count):
+        if not 0 <= count <= x.shape[-1]:
+            raise ShapeError(f"largest: {count} elements were asked for, a row of {x.shape} has fewer")
+        return kernels.largest(x, count)
+
+    def torch(torch, x, count):
+        return torch.topk(x.detach(), count)
+
+
 class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
     """The k largest (or smallest) elements along `dim`, in order, and where each was.
 
@@ -490,6 +509,7 @@ class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
 
 take_along_dim, masked_select = TakeAlongDim.apply, MaskedSelect.apply
 nonzero, one_hot, sort, argsort, topk = Nonzero.apply, OneHot.apply, Sort.apply, Argsort.apply, Topk.apply
+largest = Largest.apply
 
 
 # --- with the axis second, as PyTorch has it ----------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 from minilm import kernels
 from minilm.errors import DtypeError, ShapeError
+from minilm.kernels.constants import Constants as Constants
 from minilm.ops.activation import check_approximate, gelu
 from minilm.ops.reduction import sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, Primitive, options, sample

@@ -37,9 +37,13 @@ class Signature:
         self.outputs = _patterns(right)
         self.named = any(axis not in ("...", "?") for pattern in self.inputs for axis in pattern)
         self.broadcasts = sum("..." in pattern for pattern in self.inputs) > 1
+        self._fitted: set[Any] = set()  # shapes that were found to fit: most come again and again
 
     def check(self, name: str, labels: tuple[str, ...], shapes: list[tuple[int, ...] | None]) -> None:
         """Raise ShapeError unless `shapes` (None for inputs left out) fit the signature."""
+        known_to_fit = tuple(shapes)
+        if known_to_fit in self._fitted:
+            return
         sizes: dict[str, tuple[int, int]] = {}  # axis name -> its size and the input that fixed it
         lead: tuple[int, ...] = ()
         for position, (pattern, shape) in enumerate(zip(self.inputs, shapes)):
@@ -66,6 +70,9 @@ class Signature:
                         f"{name}: {_listing(labels, shapes)} do not fit: "
                         f"the leading axes {lead} and {middle} do not broadcast"
                     ) from None
+        if len(self._fitted) >= 1000:
+            self._fitted.clear()
+        self._fitted.add(known_to_fit)
 
     @staticmethod
     def _misfit(name: str, labels: Any, shapes: Any, first: int, second: int, known: int, size: int, axis: str) -> str:

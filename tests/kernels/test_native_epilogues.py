@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import minilm as ml
 from minilm.kernels import reference
+from minilm.kernels.constants import Constants
 
 # Beyond each limit at which gemm.c takes another way: one row, few rows, tiles, K blocks, columns that are left over.
 SIZES = [(1, 5, 3), (1, 300, 700), (13, 31, 17), (29, 33, 65), (64, 401, 84), (131, 800, 37), (3, 0, 5), (0, 4, 5)]
@@ -45,6 +48,53 @@ def test_linear(native, dtype, sizes, parts):
     np.testing.assert_allclose(
         native.linear(x, weight, bias, residual), reference.linear(*wide), rtol=tolerance, atol=tolerance
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [*SIZES, (320, 900, 4200), (7, 257, 4129), (15, 3, 4096)], ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_bits_with_weights_that_are_packed_once(native, dtype, sizes, threads):
+    x, weight, bias, residual = operands(*sizes, dtype)
+    expected = native.linear(x, weight, bias, residual), native.linear_gelu(x, weight, bias)
+    turned = np.asfortranarray(weight)
+    constants, before = Constants([weight, turned]), native.get_num_threads()
+    native.set_num_threads(threads)
+    try:
+        for _ in range(2):  # packed, and packed before
+            with constants:
+                np.testing.assert_array_equal(native.linear(x, weight, bias, residual), expected[0])
+                np.testing.assert_array_equal(native.linear(x, turned, bias, residual), expected[0])
+                for ours, theirs in zip(native.linear_gelu(x, weight, bias), expected[1]):
+                    np.testing.assert_array_equal(ours, theirs)
+    finally:
+        native.set_num_threads(before)
+
+
+def test_constants_are_the_threads_and_end_with_it(native):
+    x, weight, _, _ = operands(20, 30, 40, "float32")
+    first = native.linear(x, weight, None)
+    outer, inner = Constants([weight]), Constants([])
+    with outer:
+        native.linear(x, weight, None)
+        weight *= 2  # which nobody should do, but which shows what is read
+        np.testing.assert_array_equal(native.linear(x, weight, None), first)
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(native.linear(x, weight, None)))
+        thread.start()
+        thread.join()
+        np.testing.assert_array_equal(seen[0], 2 * first)
+        with inner:
+            np.testing.assert_array_equal(native.linear(x, weight, None), 2 * first)
+        np.testing.assert_array_equal(native.linear(x, weight, None), first)
+    np.testing.assert_array_equal(native.linear(x, weight, None), 2 * first)
+
+
+def test_products_in_bfloat16_pack_for_themselves(native):
+    x, weight, bias, _ = operands(40, 84, 65, "float32")
+    ml.set_float32_matmul_precision("medium")
+    expected = native.linear(x, weight, bias)
+    with Constants([weight]):
+        np.testing.assert_array_equal(native.linear(x, weight, bias), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

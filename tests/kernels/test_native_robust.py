@@ -86,6 +86,22 @@ CASES = [
     ("attention_backward", lambda real, whole, N, C: _attended(real, N, C)),
     ("packed_attention", lambda real, whole, N, C: (real(2, N, 5), real(2, N, 5), real(2, N, C), *_cut(N), True, 0.4)),
     ("packed_attention_backward", lambda real, whole, N, C: _attended_packed(real, N, C)),
+    (
+        "cached_attention",
+        lambda real, whole, N, C: (
+            real(N, 2, C),
+            real(3, 7, 2, C),
+            real(3, 7, 2, 5),
+            whole(4, N, 7) - 1,
+            real(2, 7),
+            0.4,
+        ),
+    ),
+    (
+        "cached_attention",
+        lambda real, whole, N, C: (real(N, 2, 5), real(3, 7, 2, 5), real(3, 7, 2, C), whole(3, N, 6), None, 0.4),
+    ),
+    ("largest", lambda real, whole, N, C: (real(N, C), min(C, 3))),
     ("drop_rows", lambda real, whole, N, C: (real(N, C), 3, 5, 0.3)),
     ("drop_rows", lambda real, whole, N, C: (real(N, C), 3, 5, 0.3, whole(11, N))),
     ("log_softmax", lambda real, whole, N, C: (real(3, N, C),)),

@@ -457,6 +457,6 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *{files!r}, "-k", {t
 def test_these_are_the_kernels_that_the_table_serves(native):
     elsewhere = {"matmul", "linear", "linear_gelu", "linear_cross_entropy", "attention", "attention_backward"}
     elsewhere |= {"adamw", "square_sum", "philox", "keep_rows", "drop_rows"}
-    elsewhere |= {"packed_attention", "packed_attention_backward"}
+    elsewhere |= {"packed_attention", "packed_attention_backward", "cached_attention", "largest"}
     elsewhere |= {f"{cell}_layer{way}" for cell in ("rnn", "lstm", "gru") for way in ("", "_backward")}
     assert {name for name, _ in CALLS.values()} == set(kernels._COMPILED["native"]) - elsewhere

@@ -327,14 +327,17 @@ def test_beams_of_one_sentence_share_the_memorys_keys(case):
     model, inputs = built(case), tensors(batch())
     with ml.no_grad():
         cache = model.new_cache(model.encode(inputs["input_ids"], inputs["attention_mask"]))
-        before = cache.sources
+        before = [(source.keys, source.values) for source in cache.sources]
         model.decode(ml.tensor(np.ones((B, 1), int)), cache=cache)
         cache.reorder(np.repeat(np.arange(B), 3))
         cache.reorder([2, 0, 0, 3, 5, 4, 7, 7, 7, 9, 9, 10, 12, 14, 13])
         assert len(cache) == 3 * B
-        assert cache.sources is before
         cache.reorder([3, 3, 5, 12, 14, 13])
-        assert cache.sources[0][0].shape[0] == 2
+        assert len(cache) == 6
+        assert before[0][0].shape[0] == B
+        for source, (keys, values) in zip(cache.sources, before):
+            assert source.keys is keys
+            assert source.values is values
 
 
 def test_decoding_refuses_what_does_not_fit(case):

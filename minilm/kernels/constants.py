@@ -1,0 +1,44 @@
+"""Matrices that do not change for a while, such as a model's weights while it writes: what is packed of them is kept.
+
+A product of a few rows with a large matrix takes about as long as packing the matrix for it (see csrc/gemm.c). Where
+one token after the other is computed with the same weights, they need to be packed once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+Array = Any
+
+
+class _Open(threading.local):
+    held: dict[int, Any] | None = None  # of the thread's innermost `with`
+
+
+_open = _Open()
+
+
+class Constants:
+    """Matrices that nobody changes while `with constants:` is open, however often: what is kept of them stays between.
+
+    It belongs to the thread that opens it. Backends that pack nothing take no notice.
+    """
+
+    def __init__(self, matrices: Iterable[Array]) -> None:
+        self._matrices = list(matrices)  # alive as long as their numbers stand for them
+        self._held: dict[int, Any] = {id(matrix): None for matrix in self._matrices}
+        self._before: list[dict[int, Any] | None] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_open.held)
+        _open.held = self._held
+
+    def __exit__(self, *_: object) -> None:
+        _open.held = self._before.pop()
+
+
+def held_now() -> dict[int, Any] | None:
+    """What the calling thread keeps of matrices, by their `id`: None of those that were not used yet."""
+    return _open.held
