@@ -26,8 +26,8 @@ REQUIRED = os.environ.get("MINILM_REQUIRE_NATIVE", "") not in ("", "0")
 
 # Compiled once per instruction set and element type.
 NUMERIC = (
-    *("gemm", "attention", "cached", "softmax", "largest", "norm", "loss", "embedding", "pointwise", "optimizer", "dropout", "philox"),
-    *("recurrent", "peak", "reals"),
+    *("gemm", "attention", "cached", "softmax", "largest", "norm", "loss", "embedding", "pointwise", "optimizer"),
+    *("dropout", "philox", "recurrent", "peak", "reals"),
 )
 SHARED = ("pool", "memory", "cpu")
 TYPES = {"f32": [], "f64": [("MINILM_DOUBLE", "1")]}

@@ -23,7 +23,8 @@ from minilm.models.marian_config import MarianConfig
 from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel
 from minilm.models.pretrained_config import ACTIVATIONS
-from minilm.models.seq2seq import Attention, DecoderCache, EncoderDecoder, Seq2SeqModel, SourceCache
+from minilm.models.seq2seq import Attention, EncoderDecoder, Seq2SeqModel
+from minilm.models.seq2seq_cache import DecoderCache, SourceCache
 from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
 from minilm.tensor import Tensor

@@ -23,7 +23,8 @@ from minilm.autograd import is_grad_enabled
 from minilm.generation import LayerCache
 from minilm.models.positions import Positions
 from minilm.models.pretrained_config import ACTIVATIONS
-from minilm.models.seq2seq import Attention, DecoderCache, Seq2SeqModel, SourceCache
+from minilm.models.seq2seq import Attention, Seq2SeqModel
+from minilm.models.seq2seq_cache import DecoderCache, SourceCache
 from minilm.models.t5_config import T5Config
 from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
