@@ -60,21 +60,23 @@ def free_channels(config: BertConfig) -> int:
 
 
 def match_segments(model: BertForPreTraining, counts: Array, start_id: int, end_id: int) -> None:
-    """Begin the third head of the first layer, and the first of the second, as the module says; or do nothing.
+    """Begin the third head of the first layer, and the first of the second, as the module says.
+
+    Of a model that is too small, and of a text without rare tokens, nothing changes.
 
     Args:
         model: by `new_bert`. counts: (V,) how often each token is in the text; 0 for special ones.
         start_id, end_id: [CLS] and [SEP].
     """
     C, D = model.config.hidden_size, free_channels(model.config)
-    if not D:
+    rare = (counts > 0) & (counts <= RARE * counts.sum())
+    if not D or not rare.any():
         return
     generator = random.default_generator
     channels = _Channels(slice(C - D, C - 2), C - 2, C - 1)
     _give_codes(model, counts, end_id, channels, generator)
     first: Any = model.bert.encoder.layer[0]
     second: Any = model.bert.encoder.layer[1]
-    rare = (counts > 0) & (counts <= RARE * counts.sum())
     _look_for_the_same(first.attention.self, _states(model, rare), _states(model, end_id)[0], channels)
     look, away = _speak(first.attention, 2, generator), np.zeros(C)
     for segment in (0, 1):

@@ -101,6 +101,15 @@ def test_small_models_are_left_as_they_are(C, heads, layers):
     assert all(np.array_equal(before[name], tensor.numpy()) for name, tensor in after.items())
 
 
+def test_of_a_text_without_rare_tokens_nothing_changes():
+    model = new_bert(shape())
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    few = np.where(np.arange(V) < COMMON, 100, 0)
+    match_segments(model, few, CLS, SEP)
+    after = model.state_dict()
+    assert all(np.array_equal(before[name], tensor.numpy()) for name, tensor in after.items())
+
+
 def test_no_other_head_is_touched():
     random.manual_seed(3)
     before = {name: tensor.numpy().copy() for name, tensor in new_bert(shape()).state_dict().items()}
