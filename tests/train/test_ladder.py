@@ -51,12 +51,13 @@ def test_each_network_is_as_wide_as_the_budget_allows(kind, budget):
     assert count(run) > 0.6 * budget
 
 
-def test_the_default_budget_is_used_by_all_networks_to_seven_per_cent():
+def test_the_default_budget_is_used_to_two_per_cent_or_as_heads_allow():
     config = LadderConfig()
     for kind in NETWORKS:
         run = sized(config.run(kind), config.parameters, 84)
         count = sum(p.numel() for p in task(kind).model(run.model).parameters())
-        assert 0.93 * config.parameters < count <= config.parameters, kind
+        least = 0.93 if kind == "gpt" else 0.98  # the next width that its heads divide is too wide
+        assert least * config.parameters < count <= config.parameters, kind
 
 
 def test_a_budget_that_is_too_small_is_refused():
