@@ -277,8 +277,8 @@ def _stream(
 
 
 def constant_weights(model: Any) -> Constants:
-    """The matrices of a model, which do not change while it writes: `with` it, each is packed once."""
-    return Constants([p.array for p in model.parameters() if p.ndim == 2] if hasattr(model, "parameters") else [])
+    """The parameters of a model, which do not change while it writes: `with` it, each is packed once."""
+    return Constants([p.array for p in model.parameters()] if hasattr(model, "parameters") else [])
 
 
 def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: Any, constants: Constants) -> Array:

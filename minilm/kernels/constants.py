@@ -15,7 +15,7 @@ Array = Any
 
 class _Open(threading.local):
     def __init__(self) -> None:
-        self.held: list[dict[int, Any]] = []  # of the thread's `with` blocks, the innermost last
+        self.held: list[dict[Any, Any]] = []  # of the thread's `with` blocks, the innermost last
 
 
 _open = _Open()
@@ -29,7 +29,7 @@ class Constants:
 
     def __init__(self, matrices: Iterable[Array]) -> None:
         self._matrices = list(matrices)  # alive as long as their numbers stand for them
-        self._held: dict[int, Any] = {id(matrix): None for matrix in self._matrices}
+        self._held: dict[Any, Any] = {id(matrix): None for matrix in self._matrices}
 
     def __enter__(self) -> None:
         _open.held.append(self._held)
@@ -38,6 +38,7 @@ class Constants:
         _open.held.pop()
 
 
-def held_now() -> dict[int, Any] | None:
-    """What the calling thread keeps of matrices, by their `id`: None of those that were not used yet."""
+def held_now() -> dict[Any, Any] | None:
+    """What the calling thread keeps of matrices: how each is packed, by its `id`, None if it was not used yet; and
+    several that were joined, by the tuple of theirs."""
     return _open.held[-1] if _open.held else None
