@@ -14,7 +14,7 @@ import numpy as np
 from minilm import random
 from minilm.errors import AutogradError, ConfigError, ShapeError
 from minilm.modes import no_grad
-from minilm.ops.attention import cached_attention, scaled_dot_product_attention
+from minilm.ops.attention import cached_attention, key_memory, scaled_dot_product_attention
 from minilm.ops.matmul import Constants
 from minilm.ops.random import multinomial
 from minilm.tensor import Tensor
@@ -48,13 +48,12 @@ class LanguageModel(Protocol):
 class LayerCache:
     """The keys and values that one attention layer computed so far, of H heads of D channels.
 
-    The memory for the whole context is there from the beginning, one position behind the other, so that the system need
-    not clear what an output that ends early never fills. A key stays where it was put: position s of row n lies in row
-    `places[n, s]` of the memory. Rows that are reordered, as beams are, exchange their places alone.
+    The memory for the whole context is there from the beginning, and a key stays where it was put: position s of row n
+    lies in row `places[n, s]` of the memory. Rows that are reordered, as beams are, exchange their places alone.
     """
 
     def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
-        self._keys, self._values = (_positions_apart(B, H, capacity, D, dtype) for _ in range(2))
+        self._keys, self._values = (key_memory(B, H, capacity, D, dtype) for _ in range(2))
         self._places = np.zeros((B, capacity), np.int64)
         self.length = 0
 
@@ -109,18 +108,9 @@ class LayerCache:
         for name in ("_keys", "_values"):
             old = getattr(self, name)
             if len(indices) > len(old):
-                grown = _positions_apart(len(indices), old.shape[2], old.shape[1], old.shape[3], old.dtype)
+                grown = key_memory(len(indices), old.shape[2], old.shape[1], old.shape[3], old.dtype)
                 grown[: len(old), : self.length] = old[:, : self.length]
                 setattr(self, name, grown)
-
-
-def _positions_apart(B: int, H: int, capacity: int, D: int, dtype: Any) -> Array:
-    """Memory for (B, capacity, H, D), of which all rows of the first position lie first, and so on.
-
-    An odd number of rows: else all positions of a row meet in the same lines of a processor's cache, where there is
-    room for a few.
-    """
-    return np.empty((capacity, B | 1, H, D), dtype)[:, :B].transpose(1, 0, 2, 3)
 
 
 class KVCache:

@@ -116,6 +116,11 @@ def report() -> dict[str, tuple[str, dict[str, str]]]:
     return found
 
 
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of whatever was in its memory: a large one in memory that the backend in use keeps for such arrays."""
+    return getattr(_module(_current), "empty", np.empty)(shape, dtype)
+
+
 def measure_peak(seconds: float = 0.2) -> float:
     """What this machine can do at most in float32 with the threads in use, in GFLOP/s; takes `seconds`.
 

@@ -61,13 +61,16 @@ def _at(axis: int, part: Any) -> Any:
 def joined(parts: list[Tensor]) -> Tensor:
     """cat(parts) of parameters; made once while all of them are `Constants`, and one of these itself."""
     held = None if state.recording else held_now()
-    if held is None or any(id(part.array) not in held for part in parts):
+    if held is None:
         return Cat.apply(*parts)
-    name = tuple(id(part.array) for part in parts)
-    if name not in held:
-        held.setdefault(name, Cat.apply(*parts))  # the first one stays, should several threads come here
-    held.setdefault(id(held[name].array))
-    return held[name]
+    name = tuple([id(part.array) for part in parts])
+    kept = held.get(name)
+    if kept is None:
+        kept = Cat.apply(*parts)
+        if all(number in held for number in name):
+            kept = held.setdefault(name, kept)  # the first one stays, should several threads come here
+            held.setdefault(id(kept.array))
+    return kept
 
 
 class Split(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):
