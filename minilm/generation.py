@@ -54,8 +54,12 @@ class LayerCache:
 
     def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
         self._keys, self._values = (key_memory(B, H, capacity, D, dtype) for _ in range(2))
-        self._places = np.zeros((B, capacity), np.int64)
-        self.length = 0
+        self._places = np.zeros((B, 0), np.int64)
+
+    @property
+    def length(self) -> int:
+        """How many positions are in it."""
+        return self._places.shape[1]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
         """Add T new positions; each of them looks at itself and at all before it: three of (B, T, H D) -> (B, T, H D).
@@ -72,9 +76,9 @@ class LayerCache:
         past, S = self.length, self.length + T
         new = k.array.reshape(B, T, H, D), v.array.reshape(B, T, H, D)
         self._keys[:B, past:S], self._values[:B, past:S] = new
-        self._places[:, past:S] = np.arange(B)[:, None]
-        self.length = S
-        places, queries = self._places[:, :S], q.array.reshape(B, T, H, D)
+        own = np.broadcast_to(np.arange(B)[:, None], (B, T))
+        self._places = places = np.concatenate([self._places, own], 1)
+        queries = q.array.reshape(B, T, H, D)
         if T == 1:
             of_heads = None if bias is None else bias.array.reshape(H, S)
             y = cached_attention(queries[:, 0], self._keys, self._values, places, of_heads, scale=scale)
@@ -90,8 +94,7 @@ class LayerCache:
         """B, T, H and D, if so many positions fit."""
         if k.requires_grad or v.requires_grad:
             raise AutogradError("KVCache: it keeps no gradients; use it under no_grad()")
-        B, capacity = self._places.shape
-        H, D = self._keys.shape[2:]
+        B, (capacity, H, D) = len(self._places), self._keys.shape[1:]
         T = k.shape[1] if k.ndim == 3 else len(k) // B
         if k.shape not in ((B, T, H * D), (B * T, H * D)) or k.shape != v.shape:
             raise ShapeError(
@@ -101,6 +104,10 @@ class LayerCache:
         if self.length + T > capacity:
             raise ShapeError(f"KVCache: {self.length + T} positions do not fit into the context of {capacity}")
         return B, T, H, D
+
+    def clear(self) -> None:
+        """Forget all positions."""
+        self._places = self._places[:, :0]
 
     def reorder(self, indices: Array) -> None:
         """Row i becomes what row indices[i] was; there may be more rows than before, or fewer."""
@@ -132,7 +139,7 @@ class KVCache:
     def clear(self) -> None:
         """Forget everything."""
         for layer in self.layers:
-            layer.length = 0
+            layer.clear()
 
 
 # --- choosing a token ------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from minilm import kernels
 from minilm.kernels.threads import compute_alone, get_num_threads
 from minilm.modes import as_here
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 MOST = 8  # threads side by side: one at a time runs Python, which takes about an eighth of a step of decoding
 

@@ -74,7 +74,8 @@ class Attention(nn.Module):
         """
         qkv, p = self._mapped(x, self.names[:3]), self.p if self.training else 0.0  # (N, 3 H D)
         if cache is not None:
-            return self._result(cache.attend(*qkv.chunk(3, -1), self.scale, bias))
+            q, k, v = qkv.chunk(3, -1)
+            return self._result(cache.attend(q, k, v, self.scale, bias))
         if weights is None and bias is None and positions.starts is not None:
             T = positions.shape[1]
             y = F.packed_self_attention(qkv, self.heads, positions.starts, T, p, causal, self.scale)

@@ -268,9 +268,9 @@ def _batched(
 
     results: list[Any] = [None] * len(sources)
     done = 0
-    for numbers, found in zip(batches, (side_by_side if apart else map)(computed, batches)):
-        for number, result in zip(numbers, found):
-            results[number] = result
+    for outputs, numbers in zip((side_by_side if apart else map)(computed, batches), batches):
+        for number, output in zip(numbers, outputs):
+            results[number] = output
         done += len(numbers)
         if progress is not None:
             progress(done, len(order))

@@ -149,7 +149,7 @@ cached_attention = CachedAttention.apply
 
 
 def key_memory(B: int, H: int, capacity: int, D: int, dtype: Any) -> Any:
-    """Memory for the keys or values that `cached_attention` looks at, (B, capacity, H, D), an array of whatever was there.
+    """Memory for keys or values that `cached_attention` looks at: an array (B, capacity, H, D) of whatever was there.
 
     All rows of the first position lie first, then those of the second: what outputs that end early never fill lies at
     the end. The number of rows is odd: else all positions of a row would meet in the same lines of a processor's cache,

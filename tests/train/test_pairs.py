@@ -321,9 +321,10 @@ def test_each_thread_takes_a_batch_of_its_own(run):
             ml.set_num_threads(threads)
             written = translator.written(sources, batch_size=20, progress=lambda *done: called.append(done))
             drawn = translator.drawn(sources, Sampling(temperature=0))
-            found[threads] = [[(h.tokens.tolist(), h.score) for h in group] for group in written], [
-                output.tokens.tolist() for output in drawn
-            ]
+            found[threads] = (
+                [[(h.tokens.tolist(), h.score) for h in group] for group in written],
+                [output.tokens.tolist() for output in drawn],
+            )
     finally:
         ml.set_num_threads(before)
     assert found[1] == found[3]
