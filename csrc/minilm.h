@@ -267,6 +267,9 @@ const minilm_kernels *const *minilm_tables(int *count);
 void minilm_set_num_threads(int count);
 int minilm_get_num_threads(void);
 
+/* Let the calling thread share its work with no other from now on: it has as many beside it as there are processors. */
+void minilm_compute_alone(void);
+
 /* Run task(context, i) for every i below `tasks`, on several threads, and return when all are done. Which
  * thread runs which i is left open. Everything runs in the calling thread while another one (or a task
  * of the same call) uses the pool. */

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -47,6 +48,8 @@ static struct {
     .sleep = PTHREAD_MUTEX_INITIALIZER,
     .wake = PTHREAD_COND_INITIALIZER,
 };
+
+static _Thread_local bool alone; /* whether this thread shares its work with no other */
 
 static void take_tasks(void) {
     size_t i;
@@ -104,7 +107,7 @@ static void hire(int wanted) {
 }
 
 void minilm_parallel(size_t tasks, void (*task)(void *, size_t), void *context) {
-    int threads = atomic_load(&pool.threads);
+    int threads = minilm_get_num_threads();
     if (tasks < 2 || threads < 2 || pthread_mutex_trylock(&pool.owner)) {
         for (size_t i = 0; i < tasks; i++) task(context, i);
         return;
@@ -130,7 +133,9 @@ void minilm_parallel(size_t tasks, void (*task)(void *, size_t), void *context) 
 
 void minilm_set_num_threads(int count) { atomic_store(&pool.threads, count < MOST_THREADS ? count : MOST_THREADS); }
 
-int minilm_get_num_threads(void) { return atomic_load(&pool.threads); }
+int minilm_get_num_threads(void) { return alone ? 1 : atomic_load(&pool.threads); }
+
+void minilm_compute_alone(void) { alone = true; }
 
 /* --- memory ------------------------------------------------------------------------------------------ */
 

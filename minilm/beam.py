@@ -159,14 +159,17 @@ def beam_search(decoder: Decoder, prompt: Array, search: BeamSearch) -> list[lis
             ended[:] = True
 
         sentences = np.arange(len(alive))[:, None]
-        candidates = beams[sentences, parents]  # (B, 2 K, P + end)
-        candidates[:, :, P + step] = chosen
-        worth = best[:, :K] / np.float32((step + 1) ** search.length_penalty)
-        found.add(alive, candidates[:, :K, P:], np.where(ended[:, :K], worth, UNFINISHED), ended[:, :K], step + 1)
+        some = np.flatnonzero(ended[:, :K].any(1))  # of a sentence's K best one or more have ended
+        if len(some):
+            outputs = beams[some[:, None], parents[some, :K], P:]  # (some, K, end)
+            outputs[:, :, step] = chosen[some, :K]
+            found.add(alive[some], outputs, best[some, :K], ended[some, :K], step + 1, search.length_penalty)
 
         going = np.argsort(ended, 1, kind="stable")[:, :K]  # at most K of 2 K end, but for the last step
         width = len(logits) // len(alive)  # beginnings of a sentence that the decoder was given
-        beams, scores, parents = candidates[sentences, going], best[sentences, going], parents[sentences, going]
+        scores, parents = best[sentences, going], parents[sentences, going]
+        beams = beams[sentences, parents]  # (B, K, P + end)
+        beams[:, :, P + step] = chosen[sentences, going]
         never = search.early_stopping == "never" and search.length_penalty > 0
         length = end if never else step + 1
         kept = found.open(alive, scores[:, 0] / np.float32(length**search.length_penalty), search.early_stopping)
@@ -186,11 +189,10 @@ class _Found:
         self.tokens = np.zeros((B, K, end), np.int64)
         self.lengths = np.zeros((B, K), np.int64)
 
-    def add(self, which: Array, tokens: Array, scores: Array, ended: Array, length: int) -> None:
+    def add(self, which: Array, tokens: Array, scores: Array, ended: Array, length: int, penalty: float) -> None:
         """Keep the best of what was there and K more each, of which some have `ended`, for the sentences `which`."""
-        some = ended.any(1)
-        which, tokens, scores, ended = which[some], tokens[some], scores[some], ended[some]
-        merged = np.concatenate([self.scores[which], scores], 1)
+        worth = np.where(ended, scores / np.float32(length**penalty), UNFINISHED)
+        merged = np.concatenate([self.scores[which], worth], 1)
         order = np.argsort(-merged, 1, kind="stable")[:, : scores.shape[1]]
         lengths, sentences = np.full(ended.shape, length), np.arange(len(which))[:, None]
         for kept, new in ((self.tokens, tokens), (self.there, ended), (self.lengths, lengths)):

@@ -14,7 +14,7 @@ import numpy as np
 from minilm import random
 from minilm.errors import AutogradError, ConfigError, ShapeError
 from minilm.modes import no_grad
-from minilm.ops.attention import cached_attention, scaled_dot_product_attention
+from minilm.ops.attention import cached_attention, key_memory, scaled_dot_product_attention
 from minilm.ops.matmul import Constants
 from minilm.ops.random import multinomial
 from minilm.tensor import Tensor
@@ -53,11 +53,13 @@ class LayerCache:
     """
 
     def __init__(self, B: int, H: int, capacity: int, D: int, dtype: Any) -> None:
-        # An odd number of positions: else rows lie so that the same position of all of them meets in the same lines of
-        # a processor's cache, where there is room for a few.
-        self._keys, self._values = (np.empty((B, capacity | 1, H, D), dtype) for _ in range(2))
-        self._places = np.zeros((B, capacity), np.int64)
-        self.length = 0
+        self._keys, self._values = (key_memory(B, H, capacity, D, dtype) for _ in range(2))
+        self._places = np.zeros((B, 0), np.int64)
+
+    @property
+    def length(self) -> int:
+        """How many positions are in it."""
+        return self._places.shape[1]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, bias: Tensor | None = None) -> Tensor:
         """Add T new positions; each of them looks at itself and at all before it: three of (B, T, H D) -> (B, T, H D).
@@ -74,9 +76,9 @@ class LayerCache:
         past, S = self.length, self.length + T
         new = k.array.reshape(B, T, H, D), v.array.reshape(B, T, H, D)
         self._keys[:B, past:S], self._values[:B, past:S] = new
-        self._places[:, past:S] = np.arange(B)[:, None]
-        self.length = S
-        places, queries = self._places[:, :S], q.array.reshape(B, T, H, D)
+        own = np.broadcast_to(np.arange(B)[:, None], (B, T))
+        self._places = places = np.concatenate([self._places, own], 1)
+        queries = q.array.reshape(B, T, H, D)
         if T == 1:
             of_heads = None if bias is None else bias.array.reshape(H, S)
             y = cached_attention(queries[:, 0], self._keys, self._values, places, of_heads, scale=scale)
@@ -92,8 +94,7 @@ class LayerCache:
         """B, T, H and D, if so many positions fit."""
         if k.requires_grad or v.requires_grad:
             raise AutogradError("KVCache: it keeps no gradients; use it under no_grad()")
-        B, capacity = self._places.shape
-        H, D = self._keys.shape[2:]
+        B, (capacity, H, D) = len(self._places), self._keys.shape[1:]
         T = k.shape[1] if k.ndim == 3 else len(k) // B
         if k.shape not in ((B, T, H * D), (B * T, H * D)) or k.shape != v.shape:
             raise ShapeError(
@@ -104,13 +105,17 @@ class LayerCache:
             raise ShapeError(f"KVCache: {self.length + T} positions do not fit into the context of {capacity}")
         return B, T, H, D
 
+    def clear(self) -> None:
+        """Forget all positions."""
+        self._places = self._places[:, :0]
+
     def reorder(self, indices: Array) -> None:
         """Row i becomes what row indices[i] was; there may be more rows than before, or fewer."""
         self._places = self._places[indices]
         for name in ("_keys", "_values"):
             old = getattr(self, name)
             if len(indices) > len(old):
-                grown = np.empty((len(indices), *old.shape[1:]), old.dtype)
+                grown = key_memory(len(indices), old.shape[2], old.shape[1], old.shape[3], old.dtype)
                 grown[: len(old), : self.length] = old[:, : self.length]
                 setattr(self, name, grown)
 
@@ -134,7 +139,7 @@ class KVCache:
     def clear(self) -> None:
         """Forget everything."""
         for layer in self.layers:
-            layer.length = 0
+            layer.clear()
 
 
 # --- choosing a token ------------------------------------------------------------------------------
@@ -277,8 +282,8 @@ def _stream(
 
 
 def constant_weights(model: Any) -> Constants:
-    """The matrices of a model, which do not change while it writes: `with` it, each is packed once."""
-    return Constants([p.array for p in model.parameters() if p.ndim == 2] if hasattr(model, "parameters") else [])
+    """The parameters of a model, which do not change while it writes: `with` it, each is packed once."""
+    return Constants([p.array for p in model.parameters()] if hasattr(model, "parameters") else [])
 
 
 def _last_logits(model: LanguageModel, window: Array, unread: Array, cache: Any, constants: Constants) -> Array:

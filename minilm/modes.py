@@ -38,6 +38,18 @@ def is_inference_mode_enabled() -> bool:
     return state.inference
 
 
+def as_here(function: F) -> F:
+    """`function` for another thread, in which the modes shall be as they are in this one."""
+    here = dict(vars(state))
+
+    @functools.wraps(function)
+    def there(*args: Any, **kwargs: Any) -> Any:
+        vars(state).update(here)
+        return function(*args, **kwargs)
+
+    return there  # type: ignore[return-value]
+
+
 class _Mode:
     """A context manager, a decorator, and (like PyTorch's) usable again and again."""
 

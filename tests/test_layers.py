@@ -24,6 +24,7 @@ ALLOWED = {
     "device": {"errors"},
     "modes": set(),
     "display": set(),
+    "parallel": {"modes", "kernels"},
     "kernels": {"errors", "device"},
     "tape": {"errors", "modes"},
     "tensor": BASE | {"tape"},
@@ -41,7 +42,7 @@ ALLOWED = {
     "beam": ENGINE - {"kernels"} | {"generation"},
     "testing": ENGINE | {"nn", "optim", "data", "compat"},
     "generation": ENGINE - {"kernels"} | {"text"},
-    "models": ENGINE - {"kernels"} | {"nn", "generation", "beam", "text", "serialization"},
+    "models": ENGINE - {"kernels"} | {"nn", "generation", "beam", "text", "serialization", "parallel"},
     "train": ENGINE
     | {"nn", "optim", "data", "evaluation", "text", "generation", "models", "serialization", "display"}
     | {"__version__"},

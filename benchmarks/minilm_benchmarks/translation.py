@@ -101,7 +101,7 @@ def ours(case: Any, arrays: Arrays) -> Run:
     """A step by minilm.models.MarianMTModel, or beam search."""
     import minilm as ml
     from minilm.models import MarianConfig, MarianMTModel
-    from minilm.models.translator import CachedDecoder
+    from minilm.models.translator import searched
 
     model = MarianMTModel(MarianConfig(**shape(case.sizes)))
     learnt = {name.removeprefix("weight:"): x for name, x in arrays.items() if name.startswith("weight:")}
@@ -111,14 +111,15 @@ def ours(case: Any, arrays: Arrays) -> Run:
         raise Unavailable(f"the model lacks {', '.join(learnt)}")
     batch = [arrays[name] for name in ("input_ids", "attention_mask", "labels")]
     if case.kind == "beam":
-        from minilm.beam import BeamSearch, beam_search
+        from minilm.beam import BeamSearch
 
         model.eval()
-        T, start = case.sizes["T"], np.zeros((len(batch[0]), 1), np.int64)
+        T = case.sizes["T"]
+        sources = [row[:n] for row, n in zip(batch[0], batch[1].sum(1))]
         search = BeamSearch(
             case.sizes["beams"], max_new_tokens=T, min_new_tokens=T - 1, eos_token_id=1, suppress_tokens=(0,)
         )
-        return lambda: beam_search(CachedDecoder(model, batch[0], batch[1], T), start, search)
+        return lambda: searched(model, sources, search, len(sources))
     ids, mask, labels = (ml.tensor(x) for x in batch)
     optimizer, learning = ml.optim.AdamW(model.parameters(), **ADAMW), list(model.parameters())
 

@@ -29,7 +29,7 @@ def translate(
     alignment: Annotated[
         Path | None, typer.Option(help="Draw where the model looked as it wrote (.png or .svg); of one text.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="How many texts are computed together.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="How many texts each thread computes together.")] = 32,
 ) -> None:
     """Write each text in the other language, or its summary: a line each."""
     from minilm.beam import BeamSearch

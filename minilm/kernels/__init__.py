@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from minilm.device import array_module
 from minilm.errors import BackendError
 from minilm.kernels import reference
 
@@ -114,6 +115,17 @@ def report() -> dict[str, tuple[str, dict[str, str]]]:
             reasons[name] = missing or why_not(name) or f"{_current} was chosen"
         found[kernel] = server, reasons
     return found
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of whatever was in its memory: a large one in memory that the backend in use keeps for such arrays."""
+    return getattr(_module(_current), "empty", np.empty)(shape, dtype)
+
+
+def empty_like(x: Any) -> Any:
+    """The same of x's shape and type: what NumPy computes goes there several times as fast as to memory of its own."""
+    xp = array_module(x)
+    return empty(x.shape, x.dtype) if xp is np and x.flags.c_contiguous else xp.empty_like(x)
 
 
 def measure_peak(seconds: float = 0.2) -> float:

@@ -14,7 +14,8 @@ Array = Any
 
 
 class _Open(threading.local):
-    held: dict[int, Any] | None = None  # of the thread's innermost `with`
+    def __init__(self) -> None:
+        self.held: list[dict[Any, Any]] = []  # of the thread's `with` blocks, the innermost last
 
 
 _open = _Open()
@@ -23,22 +24,21 @@ _open = _Open()
 class Constants:
     """Matrices that nobody changes while `with constants:` is open, however often: what is kept of them stays between.
 
-    It belongs to the thread that opens it. Backends that pack nothing take no notice.
+    It is open for the threads that open it. Backends that pack nothing take no notice.
     """
 
     def __init__(self, matrices: Iterable[Array]) -> None:
         self._matrices = list(matrices)  # alive as long as their numbers stand for them
-        self._held: dict[int, Any] = {id(matrix): None for matrix in self._matrices}
-        self._before: list[dict[int, Any] | None] = []
+        self._held: dict[Any, Any] = {id(matrix): None for matrix in self._matrices}
 
     def __enter__(self) -> None:
-        self._before.append(_open.held)
-        _open.held = self._held
+        _open.held.append(self._held)
 
     def __exit__(self, *_: object) -> None:
-        _open.held = self._before.pop()
+        _open.held.pop()
 
 
-def held_now() -> dict[int, Any] | None:
-    """What the calling thread keeps of matrices, by their `id`: None of those that were not used yet."""
-    return _open.held
+def held_now() -> dict[Any, Any] | None:
+    """What the calling thread keeps of matrices: how each is packed, by its `id`, None if it was not used yet; and
+    several that were joined, by the tuple of theirs."""
+    return _open.held[-1] if _open.held else None

@@ -156,6 +156,7 @@ cdef extern from "minilm.h":
     const minilm_kernels *const *minilm_tables(int *count)
     void minilm_set_num_threads(int count)
     int minilm_get_num_threads()
+    void minilm_compute_alone()
     double minilm_measure_peak(const minilm_kernels *, double) nogil
     void *minilm_allocate(size_t) nogil
     void minilm_release(void *, size_t) nogil
@@ -216,6 +217,11 @@ def set_num_threads(count):
 def get_num_threads():
     """How many threads these kernels use at most."""
     return minilm_get_num_threads()
+
+
+def compute_alone():
+    """Let the calling thread share its work with no other from now on."""
+    minilm_compute_alone()
 
 
 def measure_peak(seconds=0.2):

@@ -45,6 +45,11 @@ def set_num_threads(count: int) -> None:
         setter(count)
 
 
+def compute_alone() -> None:
+    """Let the native kernels that the calling thread calls use no other thread from now on."""
+    sys.modules["minilm.kernels.native"].compute_alone()
+
+
 def _openblas_setter() -> Any:
     """OpenBLAS's function to set its threads, None where NumPy computes with another library."""
     folders = [Path(np.__file__).parent.parent / "numpy.libs", Path(np.__file__).parent / ".dylibs"]

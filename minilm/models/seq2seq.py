@@ -29,7 +29,7 @@ from minilm.nn import functional as F
 from minilm.nn.attention import attend
 from minilm.nn.parameter import Parameter
 from minilm.nn.state import state_tensors
-from minilm.ops.joining import cat
+from minilm.ops.joining import joined
 from minilm.tensor import Tensor
 
 Array = Any
@@ -72,10 +72,10 @@ class Attention(nn.Module):
                 of themselves that are not behind them.
             weights: what the weights (B, H, T, T) are appended to.
         """
-        if cache is not None:  # one after the other: laying the maps side by side costs more than a few tokens do
-            q, k, v = (self._mapped(x, (name,)) for name in self.names[:3])  # (N, H D)
-            return self._result(cache.attend(q, k, v, self.scale, bias))
         qkv, p = self._mapped(x, self.names[:3]), self.p if self.training else 0.0  # (N, 3 H D)
+        if cache is not None:
+            q, k, v = qkv.chunk(3, -1)
+            return self._result(cache.attend(q, k, v, self.scale, bias))
         if weights is None and bias is None and positions.starts is not None:
             T = positions.shape[1]
             y = F.packed_self_attention(qkv, self.heads, positions.starts, T, p, causal, self.scale)
@@ -146,8 +146,8 @@ class Attention(nn.Module):
         maps = [getattr(self, name) for name in names]
         if len(maps) == 1:
             return maps[0](x)
-        bias = None if maps[0].bias is None else cat([m.bias for m in maps])
-        return F.linear(x, cat([m.weight for m in maps]), bias)
+        bias = None if maps[0].bias is None else joined([m.bias for m in maps])
+        return F.linear(x, joined([m.weight for m in maps]), bias)
 
     def _result(self, y: Tensor) -> Tensor:
         return getattr(self, self.names[3])(y)

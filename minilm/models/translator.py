@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minilm import random
-from minilm.beam import BeamSearch, beam_search, sample
+from minilm.beam import BeamSearch, Hypothesis, beam_search, sample
 from minilm.errors import ConfigError, DataError
 from minilm.generation import Sampling, constant_weights
 from minilm.models.generation_config import GenerationConfig
@@ -18,10 +18,12 @@ from minilm.models.hub import found
 from minilm.models.pretrained import CONFIG, read_json
 from minilm.modes import no_grad
 from minilm.ops.matmul import Constants
+from minilm.parallel import side_by_side, threads_side_by_side
 from minilm.tensor import Tensor
 from minilm.text.pair_tokenizer import PairTokenizer
 
 Array = Any
+LEAST_SHARE = 16  # sources of a batch of its own: with fewer, what Python does for a step would outweigh the step
 
 
 @dataclass(frozen=True)
@@ -161,19 +163,12 @@ class Translator:
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[list[Written]]:
-        """The same of texts as tokens; those of like length are computed together, `batch_size` at a time.
+        """The same of texts as tokens; those of like length are computed together, up to `batch_size`, by each thread.
 
         progress: called with (texts done, texts) as it goes.
         """
-        wanted = self._within(search or self.search())
-        start, constants = self.model.config.decoder_start_token_id, constant_weights(self.model)
-
-        def some(ids: Array, mask: Array) -> list[list[Written]]:
-            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens, constants)
-            found = beam_search(decoder, np.full((len(ids), 1), start), wanted)
-            return [[self._text(h.tokens, h.score) for h in group] for group in found]
-
-        return self._batched(sources, batch_size, some, progress)
+        found = searched(self.model, sources, search or self.search(), batch_size, progress)
+        return [[self._text(h.tokens, h.score) for h in group] for group in found]
 
     def drawn(
         self,
@@ -184,19 +179,18 @@ class Translator:
         seed: int | None = None,
     ) -> list[Written]:
         """One output for each source, drawn token by token; with temperature 0 the likeliest each time (greedy)."""
-        wanted, c = self._within(self.search(max_new_tokens=max_new_tokens)), self.model.config
+        wanted = _within(self.model, self.search(max_new_tokens=max_new_tokens))
         source = random.default_generator if seed is None else random.Generator(seed)
-        constants = constant_weights(self.model)
 
-        def some(ids: Array, mask: Array) -> list[Written]:
-            decoder = CachedDecoder(self.model, ids, mask, wanted.max_new_tokens, constants)
-            start = np.full((len(ids), 1), c.decoder_start_token_id)
-            outputs = sample(
+        def some(decoder: CachedDecoder, start: Array) -> list[Array]:
+            return sample(
                 decoder, start, sampling, wanted.max_new_tokens, wanted.eos_token_id, wanted.suppress_tokens, source
             )
-            return [self._text(tokens, float("nan")) for tokens in outputs]
 
-        return self._batched(sources, batch_size, some)
+        # Draws come from one generator, batch after batch, so that a seed gives the same.
+        apart = sampling.temperature == 0
+        outputs = _batched(self.model, sources, batch_size, wanted.max_new_tokens, some, apart)
+        return [self._text(tokens, float("nan")) for tokens in outputs]
 
     def alignment(self, source: Array, output: Array) -> Array:
         """Where the decoder looked in the source as it wrote each token: (T, S), rows that add up to 1.
@@ -211,34 +205,73 @@ class Translator:
         layers = result.cross_attentions
         return layers[max(len(layers) - 2, 0)].numpy()[0].mean(0)
 
-    def _within(self, search: BeamSearch) -> BeamSearch:
-        """Outputs no longer than the model's positions."""
-        known = self.model.max_positions
-        if known is None or search.max_new_tokens <= known:
-            return search
-        return replace(search, max_new_tokens=known, min_new_tokens=min(search.min_new_tokens, known))
-
     def _text(self, tokens: Array, score: float) -> Written:
         return Written(self.tokenizer.decode(tokens), score, tokens)
 
-    def _batched(
-        self,
-        sources: Sequence[Array],
-        batch_size: int,
-        some: Callable[..., list[Any]],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[Any]:
-        """What `some` gives for batches of sources, longest first, in the sources' order."""
-        order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
-        results: list[Any] = [None] * len(sources)
-        for first in range(0, len(order), batch_size):
-            numbers = order[first : first + batch_size]
-            lengths = np.array([len(sources[number]) for number in numbers])
-            mask = np.arange(lengths.max()) < lengths[:, None]
-            ids = np.full(mask.shape, self.model.config.pad_token_id, np.int64)
-            ids[mask] = np.concatenate([sources[number] for number in numbers])
-            for number, result in zip(numbers, some(ids, mask.astype(np.int64))):
-                results[number] = result
-            if progress is not None:
-                progress(first + len(numbers), len(order))
-        return results
+
+def searched(
+    model: Any,
+    sources: Sequence[Array],
+    search: BeamSearch,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Hypothesis]]:
+    """The best outputs of a Seq2SeqModel for each source, the best first.
+
+    Args:
+        sources: tokens, (S) each. batch_size, progress: as in `Translator.written`.
+    """
+    wanted = _within(model, search)
+
+    def some(decoder: CachedDecoder, start: Array) -> list[list[Hypothesis]]:
+        return beam_search(decoder, start, wanted)
+
+    return _batched(model, sources, batch_size, wanted.max_new_tokens, some, True, progress)
+
+
+def _within(model: Any, search: BeamSearch) -> BeamSearch:
+    """Outputs no longer than the model's positions."""
+    known = model.max_positions
+    if known is None or search.max_new_tokens <= known:
+        return search
+    return replace(search, max_new_tokens=known, min_new_tokens=min(search.min_new_tokens, known))
+
+
+def _batched(
+    model: Any,
+    sources: Sequence[Array],
+    batch_size: int,
+    length: int,
+    some: Callable[[CachedDecoder, Array], list[Any]],
+    apart: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Any]:
+    """What `some` makes of batches of sources, longest first, in the sources' order.
+
+    Args:
+        length: the most tokens of an output. some: is given a decoder over a batch, and what outputs begin with.
+        apart: whether batches need nothing of each other: then each thread takes one.
+    """
+    order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
+    share = -(-len(order) // threads_side_by_side()) if apart else len(order)
+    size = min(batch_size, max(share, LEAST_SHARE))
+    batches = [order[first : first + size] for first in range(0, len(order), size)]
+    c, constants = model.config, constant_weights(model)
+
+    def computed(numbers: list[int]) -> list[Any]:
+        lengths = np.array([len(sources[number]) for number in numbers])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, c.pad_token_id, np.int64)
+        ids[mask] = np.concatenate([sources[number] for number in numbers])
+        decoder = CachedDecoder(model, ids, mask.astype(np.int64), length, constants)
+        return some(decoder, np.full((len(ids), 1), c.decoder_start_token_id))
+
+    results: list[Any] = [None] * len(sources)
+    done = 0
+    for outputs, numbers in zip((side_by_side if apart else map)(computed, batches), batches):
+        for number, output in zip(numbers, outputs):
+            results[number] = output
+        done += len(numbers)
+        if progress is not None:
+            progress(done, len(order))
+    return results

@@ -148,6 +148,16 @@ class CachedAttention(
 cached_attention = CachedAttention.apply
 
 
+def key_memory(B: int, H: int, capacity: int, D: int, dtype: Any) -> Any:
+    """Memory for keys or values that `cached_attention` looks at: an array (B, capacity, H, D) of whatever was there.
+
+    All rows of the first position lie first, then those of the second: what outputs that end early never fill lies at
+    the end. The number of rows is odd: else all positions of a row would meet in the same lines of a processor's cache,
+    where there is room for a few.
+    """
+    return kernels.empty((capacity, B | 1, H, D), dtype)[:, :B].transpose(1, 0, 2, 3)
+
+
 class SelfAttention(
     Fused, shapes="(B, T, P), (?), (?) -> (B, T, ?)", dtypes="float", constants=("mask",), method=False, fresh=True
 ):

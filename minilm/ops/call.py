@@ -51,7 +51,7 @@ def caller(op: Any) -> Callable[..., Any]:
             inputs = _promoted(op, inputs, constant)
         arrays = [x.array if isinstance(x, Tensor) else x for x in inputs]
         if named:
-            op.signature.check(op.title, op.inputs, [None if a is None else np.shape(a) for a in arrays])
+            op.signature.check(op.title, op.inputs, [None if a is None else _shape(a) for a in arrays])
         needs: tuple[bool, ...] = ()
         ctx: Any = NO_TAPE
         if state.recording and op.differentiable:
@@ -210,6 +210,11 @@ def _as_tensor(op: Any, x: Any) -> Any:
     if isinstance(x, np.ndarray) or hasattr(x, "__cuda_array_interface__"):
         return Tensor(x)
     raise DtypeError(f"{op.title}: a tensor, an array or a number was expected, not {type(x).__name__}: {x!r}")
+
+
+def _shape(x: Any) -> tuple[int, ...]:
+    """np.shape(x), which takes its time to find out that x is an array."""
+    return x.shape if type(x) is np.ndarray else np.shape(x)
 
 
 def _plain(result: Any) -> Any:

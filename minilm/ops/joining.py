@@ -6,10 +6,13 @@ from typing import Any
 
 from minilm.device import array_module
 from minilm.errors import ShapeError
+from minilm.kernels.constants import held_now
+from minilm.modes import state
 from minilm.ops.arrange import pad, transpose, unsqueeze
 from minilm.ops.call import numpy_names
 from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import _axis, expand, reshape
+from minilm.tensor import Tensor
 
 
 class Cat(Primitive, shapes="(?)* -> (?)", method=False):
@@ -53,6 +56,21 @@ class Stack(Composite, shapes="(?)* -> (?)", method=False):
 def _at(axis: int, part: Any) -> Any:
     """The index that takes `part` of one axis; `...` makes it a view even of a single element."""
     return (*(slice(None),) * axis, part, ...)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """cat(parts) of parameters; made once while all of them are `Constants`, and one of these itself."""
+    held = None if state.recording else held_now()
+    if held is None:
+        return Cat.apply(*parts)
+    name = tuple([id(part.array) for part in parts])
+    kept = held.get(name)
+    if kept is None:
+        kept = Cat.apply(*parts)
+        if all(number in held for number in name):
+            kept = held.setdefault(name, kept)  # the first one stays, should several threads come here
+            held.setdefault(id(kept.array))
+    return kept
 
 
 class Split(Primitive, shapes="(...) -> (?)", dtypes="keep", view=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilm import dtypes
+from minilm import dtypes, kernels
 from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError
 from minilm.modes import state
@@ -250,7 +250,7 @@ class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
     domain = "nonzero"
 
     def forward(ctx, x):
-        z = array_module(x).maximum(x, x.dtype.type(0))
+        z = array_module(x).maximum(x, x.dtype.type(0), out=kernels.empty_like(x))
         ctx.save(z)
         return z
 

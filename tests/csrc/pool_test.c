@@ -142,6 +142,36 @@ static void sleepers_are_woken(void) {
     }
 }
 
+/* --- a thread that shares with no other ------------------------------------------------------------------ */
+
+/* Every task is the calling thread's. */
+static void mine(void *context, size_t i) {
+    (void)i;
+    CHECK(pthread_equal(*(pthread_t *)context, pthread_self()));
+    sleep_us(100);
+}
+
+static void *alone(void *nothing) {
+    work w;
+    pthread_t self = pthread_self();
+    minilm_compute_alone();
+    CHECK(minilm_get_num_threads() == 1);
+    for (size_t round = 0; round < ROUNDS / 20; round++) {
+        call(&w, MOST_TASKS, round);
+        minilm_parallel(3, mine, &self);
+    }
+    return nothing;
+}
+
+static void threads_that_compute_alone(void) {
+    pthread_t threads[CALLERS];
+    minilm_set_num_threads(3);
+    for (int i = 0; i < CALLERS; i++) CHECK(!pthread_create(&threads[i], NULL, alone, NULL));
+    sleepers_are_woken(); /* those beside them share as before */
+    for (int i = 0; i < CALLERS; i++) pthread_join(threads[i], NULL);
+    CHECK(minilm_get_num_threads() == 2);
+}
+
 /* Sleepers wake up while a later work is being prepared, or after it is done: they must keep out of it. */
 static void latecomers(void) {
     work w;
@@ -236,6 +266,7 @@ int main(void) {
     callers_at_once();
     tasks_within_tasks();
     sleepers_are_woken();
+    threads_that_compute_alone();
     latecomers();
     workspaces();
     memory_that_there_is_not();

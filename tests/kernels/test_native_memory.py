@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 import minilm as ml
+from minilm import kernels
+from minilm.generation import LayerCache
 
 
 @pytest.fixture
@@ -117,3 +120,37 @@ def test_a_gradient_is_adopted_from_the_pool(pool):
     (x @ w).sum().backward()
     assert w.grad.array.ctypes.data == first
     assert (w.grad.array == 1000).all()
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+def test_arrays_like_others_have_their_shape_and_type(backend):
+    if kernels.why_not(backend):
+        pytest.skip(kernels.why_not(backend))
+    with kernels.use(backend):
+        for dtype in (np.float32, np.float64, np.int64, bool):
+            for shape in ((), (0, 3), (300, 401)):
+                x = kernels.empty_like(np.zeros(shape, dtype))
+                assert (x.shape, x.dtype) == (shape, dtype)
+                assert x.flags.c_contiguous
+                assert x.flags.writeable
+        turned = kernels.empty_like(np.zeros((300, 401), np.float32).T)
+        assert (turned.shape, turned.strides) == ((401, 300), (4, 401 * 4))
+
+
+def test_relu_and_a_cache_of_decoding_use_memory_again(pool):
+    if not waits(pool):
+        pytest.skip("this build gives every block back, so that overruns are seen")
+    with kernels.use("native"), ml.no_grad():
+        x = ml.Tensor(np.linspace(-1, 1, 1 << 18, dtype=np.float32))
+
+        def use():
+            cache = LayerCache(5, 2, 100, 64, np.float32)
+            assert cache._keys.shape == cache._values.shape == (5, 100, 2, 64)
+            np.testing.assert_array_equal(ml.nn.functional.relu(x).array, np.maximum(x.array, 0))
+
+        use()
+        before, given = fresh(pool), pool.memory()["given"]
+        for _ in range(3):
+            use()
+        assert pool.memory()["given"] == given + 3 * 3  # keys, values, and relu's result
+        assert fresh(pool) == before

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import minilm as ml
 from minilm.beam import BeamSearch
 from minilm.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 from minilm.generation import Sampling
@@ -308,6 +309,26 @@ def test_drawing_and_bounds(run):
     together = [group[0] for group in translator.written(sources)]
     assert [a.text for a in alone] == [b.text for b in together]
     assert isinstance(translator.search(), BeamSearch)
+
+
+def test_each_thread_takes_a_batch_of_its_own(run):
+    """Outputs and scores are the same with any number of threads; the greedy ones too."""
+    translator = Translator.from_pretrained(run[0].folder / "model")
+    sources = translator.encode([source for source, _ in sentences(70, 5)])
+    before, found, called = ml.get_num_threads(), {}, []
+    try:
+        for threads in (1, 3):
+            ml.set_num_threads(threads)
+            written = translator.written(sources, batch_size=20, progress=lambda *done: called.append(done))
+            drawn = translator.drawn(sources, Sampling(temperature=0))
+            found[threads] = (
+                [[(h.tokens.tolist(), h.score) for h in group] for group in written],
+                [output.tokens.tolist() for output in drawn],
+            )
+    finally:
+        ml.set_num_threads(before)
+    assert found[1] == found[3]
+    assert called == [(20, 70), (40, 70), (60, 70), (70, 70)] * 2
 
 
 def test_where_it_looked(run):
