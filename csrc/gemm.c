@@ -4,7 +4,10 @@
  *
  *   1. K is cut into blocks of at most K_BLOCK, the same cut for every M, N and number of threads.
  *   2. For each block, a and b are packed: copied into panels of at most TILE_ROWS rows of a and TILE_COLUMNS columns
- *      of b, in the very order in which step 3 reads them. Any strides, hence any transposes, end here.
+ *      of b, in the very order in which step 3 reads them. Any strides, hence any transposes, end here. All threads
+ *      pack the matrix that is met more often, b unless there are few rows, as many blocks as fit into GROUP. Then each
+ *      takes some panels of the other one, packs these itself and multiplies them by all blocks of the group: what it
+ *      packed and what it writes stay in its own cache, and nobody waits in between.
  *   3. A tile of c, TILE_ROWS x TILE_COLUMNS, stays in registers while k runs over the block: each step
  *      loads one row of b's panel and multiplies it by each of a's TILE_ROWS numbers.
  *
@@ -19,13 +22,14 @@
 
 enum {
     K_BLOCK = 384 * 4 / sizeof(real), /* the best of 192 to 512 on most shapes, though a panel of b fills 48 KB */
-    SUPER = 4096,                     /* rows of a, and columns of b, packed at a time: bounds the workspace */
+    SUPER = 4096,                     /* columns of b packed at a time, */
+    GROUP = 1 << 22,                  /* and so many numbers of a matrix, or a block of K: bounds the workspace */
     PACK_BLOCK = 64,                  /* so many k of a panel are packed while they stay in the cache */
     BAND_ROWS = 32,                   /* where rows are packed: so many, */
     BAND_PANELS = 16,                 /* over so many panels, are a task */
-    PANELS_PER_TASK = 8,              /* panels of a that meet each panel of b while it is in the cache */
-    PANELS_BESIDE_KEPT = 16, /* at most so many where b was packed before, and each task packs a itself */
-    PANELS_IN_ONE = 10,               /* up to so many are one task, which then packs b's panels itself */
+    PANELS_PER_TASK = 16,             /* at most so many of a meet each panel of b while it is in the cache */
+    PANELS_IN_ONE = 10,               /* up to so many are few rows */
+    PANELS_BELOW_COLUMNS = 32,        /* and up to so many, if there are more columns than rows */
     FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed, if it need not be */
 };
 
@@ -51,9 +55,8 @@ typedef struct {
     size_t row, rows, column, columns, k, depth; /* the block: where it begins, and how large it is */
     size_t panel_rows;                           /* in each panel of a but the last: at most TILE_ROWS */
     bool add, pairs;                             /* to what is in c already; in pairs of bfloat16 */
-    real *a_space, *b_space;                     /* for the panels; b_space NULL: each panel where it is used */
-    const real *b_panels;                        /* these of b: b_space, or what was packed before; NULL as b_space */
-    packing pack_a, pack_b;
+    real *a_space;                               /* for the panels of a */
+    const real *b_panels;                        /* those of b; NULL: each is packed where it is used */
     size_t row_chunks, column_chunks;            /* every pair of them is a task */
 } block;
 
@@ -80,10 +83,18 @@ INLINE void copy_row(real *to, const real *from, size_t n, size_t row) {
         for (int v = 0; v < TILE_VECS; v++) vec_store(to + v * LANES, vec_load(from + v * LANES));
         return;
     }
+    enum { HALF = LANES / 2 };
     size_t i = 0;
-    for (; i + 4 <= n; i += 4) memcpy(to + i, from + i, 4 * sizeof(real));
-    if (i < n && n >= 4) memcpy(to + n - 4, from + n - 4, 4 * sizeof(real)); /* the last four over again */
-    for (i = n < 4 ? 0 : n; i < row; i++) to[i] = i < n ? from[i] : 0;
+    if (n >= HALF && n <= LANES) { /* a panel of a: two halves, which may overlap */
+        memcpy(to, from, HALF * sizeof(real));
+        memcpy(to + n - HALF, from + n - HALF, HALF * sizeof(real));
+        i = n;
+    } else if (n >= LANES && n <= 2 * LANES) {
+        vec_store(to, vec_load(from));
+        vec_store(to + n - LANES, vec_load(from + n - LANES));
+        i = n;
+    }
+    for (; i < row; i++) to[i] = i < n ? from[i] : 0;
 }
 
 /* The same, in pairs of two rows; without the second one the upper halves are 0. */
@@ -187,7 +198,12 @@ static void pair_tile_of(size_t rows, size_t columns, size_t depth, const real *
 }
 #endif
 
-/* What is done to a part of the product, still in the cache, when its sums are complete: bias, residual, GELU. */
+static vec activated(int activation, vec z) {
+    if (activation == MINILM_RELU) return vec_relu(z, z);
+    return activation == MINILM_GELU_TANH ? vec_gelu(z, true) : vec_gelu(z, false);
+}
+
+/* What is done to a part of the product, still in the cache, when its sums are complete: bias, residual, activation. */
 static void finish(const minilm_product *p, size_t row, size_t rows, size_t column, size_t columns, real *c) {
     const real *bias = p->bias, *residual = p->residual;
     real *before = p->before;
@@ -200,14 +216,14 @@ static void finish(const minilm_product *p, size_t row, size_t rows, size_t colu
             if (bias) PLUS(bias + column + j);
             if (residual) PLUS(residual + (ptrdiff_t)(row + i) * p->residual_row + (ptrdiff_t)(column + j));
 #undef PLUS
-            if (p->gelu) {
+            if (before) {
                 real *kept = before + (ptrdiff_t)(row + i) * p->before_row + (ptrdiff_t)(column + j);
                 if (n == LANES)
                     vec_store(kept, z);
                 else
                     vec_store_first(kept, z, n);
-                z = p->gelu == MINILM_GELU_TANH ? vec_gelu(z, true) : vec_gelu(z, false);
             }
+            if (p->activation) z = activated(p->activation, z);
             if (n == LANES)
                 vec_store(to, z);
             else
@@ -225,7 +241,7 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
     const minilm_product *p = x->p;
     real packed[K_BLOCK * TILE_COLUMNS] __attribute__((aligned(64)));
     size_t deep = packed_depth(x->depth, x->pairs);
-    bool last = x->k + x->depth >= p->k && (p->bias || p->residual || p->gelu);
+    bool last = x->k + x->depth >= p->k && (p->bias || p->residual || p->activation);
     for (size_t j = b_from; j < b_to; j++) {
         size_t column = j * TILE_COLUMNS, columns = smaller(x->columns - column, TILE_COLUMNS);
         const real *b = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)(x->column + column) * p->b_column;
@@ -264,55 +280,19 @@ static void multiply_panels(const block *x, size_t a_from, size_t a_to, size_t b
     }
 }
 
-static void pack_task(void *context, size_t index) {
-    const block *x = context;
-    size_t a_parts = pack_parts(&x->pack_a);
-    if (index < a_parts)
-        pack_part(&x->pack_a, index);
-    else
-        pack_part(&x->pack_b, index - a_parts);
+/* What packs the block's rows of a, or columns of b, which lie `depth` k deep from `from` on, into `to`. */
+static packing packing_of_a(const block *x, real *to) {
+    const minilm_product *p = x->p;
+    return (packing){.to = to, .from = x->a + (ptrdiff_t)x->row * p->a_row + (ptrdiff_t)x->k * p->a_k,
+                     .step = p->a_row, .k_step = p->a_k, .count = x->rows, .depth = x->depth,
+                     .width = x->panel_rows, .pairs = x->pairs};
 }
 
-static void multiply_task(void *context, size_t index) {
-    const block *x = context;
-    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = parts(x->columns, TILE_COLUMNS);
-    size_t i = index / x->column_chunks, j = index % x->column_chunks;
-    multiply_panels(x, a_panels * i / x->row_chunks, a_panels * (i + 1) / x->row_chunks,
-                    b_panels * j / x->column_chunks, b_panels * (j + 1) / x->column_chunks);
-}
-
-/* One block, with the help of other threads or without. */
-static void multiply_block(block *x, bool share) {
-    size_t a_panels = parts(x->rows, x->panel_rows), b_panels = parts(x->columns, TILE_COLUMNS);
-    x->pack_a = (packing){.to = x->a_space,
-                          .from = x->a + (ptrdiff_t)x->row * x->p->a_row + (ptrdiff_t)x->k * x->p->a_k,
-                          .step = x->p->a_row,
-                          .k_step = x->p->a_k,
-                          .count = x->rows,
-                          .depth = x->depth,
-                          .width = x->panel_rows,
-                          .pairs = x->pairs};
-    x->pack_b = (packing){.to = x->b_space,
-                          .from = x->b + (ptrdiff_t)x->k * x->p->b_k + (ptrdiff_t)x->column * x->p->b_column,
-                          .step = x->p->b_column,
-                          .k_step = x->p->b_k,
-                          .count = x->columns,
-                          .depth = x->depth,
-                          .width = TILE_COLUMNS,
-                          .fill = true,
-                          .pairs = x->pairs};
-    size_t pack_tasks = pack_parts(&x->pack_a) + pack_parts(&x->pack_b);
-    size_t wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1; /* enough to even out a slow thread */
-    x->row_chunks = x->b_space ? parts(a_panels, PANELS_PER_TASK) : 1;
-    x->column_chunks = smaller(parts(wanted, x->row_chunks), b_panels);
-    size_t tasks = x->row_chunks * x->column_chunks;
-    if (share) {
-        minilm_parallel(pack_tasks, pack_task, x);
-        minilm_parallel(tasks, multiply_task, x);
-        return;
-    }
-    for (size_t i = 0; i < pack_tasks; i++) pack_task(x, i);
-    for (size_t i = 0; i < tasks; i++) multiply_task(x, i);
+static packing packing_of_b(const block *x, real *to) {
+    const minilm_product *p = x->p;
+    return (packing){.to = to, .from = x->b + (ptrdiff_t)x->k * p->b_k + (ptrdiff_t)x->column * p->b_column,
+                     .step = p->b_column, .k_step = p->b_k, .count = x->columns, .depth = x->depth,
+                     .width = TILE_COLUMNS, .fill = true, .pairs = x->pairs};
 }
 
 /* How deep the blocks of K are, but for the last. */
@@ -334,100 +314,161 @@ size_t EXPORTED(gemm_panels)(size_t n, size_t k) {
 }
 
 void EXPORTED(gemm_pack)(size_t n, size_t k, const void *b, ptrdiff_t b_k, ptrdiff_t b_column, void *panels) {
+    minilm_product p = {.n = n, .k = k, .b_k = b_k, .b_column = b_column};
+    block x = {.p = &p, .b = b};
     size_t depth = block_depth(k, false);
-    for (size_t column = 0; column < n; column += SUPER)
-        for (size_t from = 0; from < k; from += depth) {
-            size_t columns = smaller(SUPER, n - column);
-            packing x = {.to = (real *)panels + panels_before(k, column, columns, from),
-                         .from = (const real *)b + (ptrdiff_t)from * b_k + (ptrdiff_t)column * b_column,
-                         .step = b_column, .k_step = b_k, .count = columns, .depth = smaller(depth, k - from),
-                         .width = TILE_COLUMNS, .fill = true};
-            for (size_t i = 0; i < pack_parts(&x); i++) pack_part(&x, i);
+    for (; x.column < n; x.column += SUPER)
+        for (x.k = 0; x.k < k; x.k += depth) {
+            x.columns = smaller(SUPER, n - x.column);
+            x.depth = smaller(depth, k - x.k);
+            packing b_block = packing_of_b(&x, (real *)panels + panels_before(k, x.column, x.columns, x.k));
+            for (size_t i = 0; i < pack_parts(&b_block); i++) pack_part(&b_block, i);
         }
 }
 
-/* --- b packed before ---------------------------------------------------------------------------------- */
+/* --- one matrix is packed by all, the other one by who multiplies it ------------------------------------- */
 
 typedef struct {
-    block x; /* of the whole product */
+    block x;           /* the rows or columns that all have in common, from x.k on */
+    size_t end, depth; /* up to which k; how deep the blocks of K are */
+    real *space;       /* where they are packed; NULL: b was before */
+    bool rows;         /* they are rows of a, else columns of b */
     atomic_int status;
-} kept_product;
+} group;
 
-/* Some rows of the product times some columns, over all of K: nobody waits for what another packs. */
-static void kept_task(void *context, size_t index) {
-    kept_product *product = context;
-    block x = product->x;
-    const minilm_product *p = x.p;
-    size_t depth = block_depth(p->k, false), i = index / x.column_chunks, j = index % x.column_chunks;
-    size_t panels = parts(p->m, x.panel_rows), first = panels * i / x.row_chunks;
-    size_t count = panels * (i + 1) / x.row_chunks - first;
-    x.row = first * x.panel_rows;
-    x.rows = smaller(count * x.panel_rows, p->m - x.row);
-    x.a_space = minilm_workspace((1 + x.rows * depth) * sizeof(real));
-    if (!x.a_space) {
-        atomic_store(&product->status, MINILM_NO_MEMORY);
-        return;
-    }
-    for (x.column = 0; x.column < p->n; x.column += SUPER) {
-        x.columns = smaller(SUPER, p->n - x.column);
-        size_t b_panels = parts(x.columns, TILE_COLUMNS);
-        x.k = 0;
-        do {
-            x.depth = smaller(depth, p->k - x.k);
-            x.add = p->accumulate || x.k > 0;
-            x.b_panels = (const real *)p->b_panels + panels_before(p->k, x.column, x.columns, x.k);
-            packing a = {.to = x.a_space, .from = x.a + (ptrdiff_t)x.row * p->a_row + (ptrdiff_t)x.k * p->a_k,
-                         .step = p->a_row, .k_step = p->a_k, .count = x.rows, .depth = x.depth, .width = x.panel_rows};
-            for (size_t part = 0; part < pack_parts(&a); part++) pack_part(&a, part);
-            multiply_panels(&x, 0, count, b_panels * j / x.column_chunks, b_panels * (j + 1) / x.column_chunks);
-        } while ((x.k += depth) < p->k);
-    }
+static packing packing_of(const block *x, bool rows, real *to) { return rows ? packing_of_a(x, to) : packing_of_b(x, to); }
+
+/* Go to the block of the group that begins at k; how deep what is packed before it is. */
+static size_t go_to(block *x, const group *g, size_t k) {
+    x->k = k;
+    x->depth = smaller(g->depth, x->p->k - k);
+    x->add = x->p->accumulate || k > 0;
+    return packed_depth(k - g->x.k, x->pairs);
 }
 
-static int multiply_kept(const minilm_product *p, const real *a, real *c, bool share) {
-    kept_product product = {.x = {.p = p, .a = a, .c = c, .panel_rows = parts(p->m, parts(p->m, TILE_ROWS))}};
-    block *x = &product.x;
-    size_t a_panels = parts(p->m, x->panel_rows), wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1;
-    x->row_chunks = smaller(wanted, a_panels);
-    if (x->row_chunks < parts(a_panels, PANELS_BESIDE_KEPT)) x->row_chunks = parts(a_panels, PANELS_BESIDE_KEPT);
-    x->column_chunks = smaller(parts(wanted, x->row_chunks), parts(smaller(p->n, SUPER), TILE_COLUMNS));
-    size_t tasks = x->row_chunks * x->column_chunks;
+/* How many numbers wide what all have in common is, once it is packed. */
+static size_t width_of(const group *g) { return g->rows ? g->x.rows : panel_columns(g->x.columns); }
+
+static size_t parts_of_block(const group *g) {
+    block x = g->x;
+    go_to(&x, g, x.k);
+    packing first = packing_of(&x, g->rows, g->space);
+    return pack_parts(&first);
+}
+
+static void pack_task(void *context, size_t index) {
+    const group *g = context;
+    block x = g->x;
+    size_t in_each = parts_of_block(g), before = width_of(g) * go_to(&x, g, x.k + index / in_each * g->depth);
+    packing one = packing_of(&x, g->rows, g->space + before);
+    if (index % in_each < pack_parts(&one)) pack_part(&one, index % in_each); /* the last block may have fewer */
+}
+
+static void run(size_t tasks, void (*task)(void *, size_t), void *context, bool share) {
     if (share)
-        minilm_parallel(tasks, kept_task, &product);
+        minilm_parallel(tasks, task, context);
     else
-        for (size_t i = 0; i < tasks; i++) kept_task(&product, i);
-    return atomic_load(&product.status);
+        for (size_t i = 0; i < tasks; i++) task(context, i);
+}
+
+/* All blocks of the group: packed, if they were not before, and multiplied by `tasks`. */
+static void multiply_group(group *g, size_t tasks, void (*task)(void *, size_t), bool share) {
+    size_t k = g->x.p->k;
+    if (g->space && k)
+        run(parts_of_block(g) * parts(g->end - g->x.k, g->depth), pack_task, g, share && width_of(g) > TILE_ROWS);
+    run(tasks, task, g, share);
+}
+
+/* How many blocks of K, each so many numbers wide, are in a group. */
+static size_t blocks_in(const group *g, size_t width) {
+    if (!g->depth) return 1;
+    return smaller(GROUP / (width * packed_depth(g->depth, g->x.pairs) + 1) + 1, parts(g->x.p->k, g->depth));
+}
+
+/* All rows times some columns, of which each panel is packed where it is used, if at all. */
+static void columns_task(void *context, size_t index) {
+    const group *g = context;
+    block x = g->x;
+    size_t b_panels = parts(x.columns, TILE_COLUMNS), k = x.k;
+    do {
+        x.a_space = g->space + width_of(g) * go_to(&x, g, k);
+        multiply_panels(&x, 0, parts(x.rows, x.panel_rows), b_panels * index / x.column_chunks,
+                        b_panels * (index + 1) / x.column_chunks);
+    } while ((k += g->depth) < g->end);
+}
+
+static int multiply_few_rows(const block *whole, size_t depth, bool share) {
+    const minilm_product *p = whole->p;
+    group g = {.x = *whole, .depth = depth, .rows = true};
+    g.x.rows = p->m;
+    g.x.columns = p->n;
+    size_t blocks = blocks_in(&g, p->m), wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1;
+    g.x.column_chunks = smaller(wanted, parts(p->n, TILE_COLUMNS));
+    g.space = minilm_shared_workspace((1 + blocks * p->m * packed_depth(depth, g.x.pairs)) * sizeof(real));
+    if (!g.space) return MINILM_NO_MEMORY;
+    do {
+        g.end = smaller(p->k, g.x.k + blocks * depth);
+        multiply_group(&g, g.x.column_chunks, columns_task, share);
+    } while ((g.x.k = g.end) < p->k);
+    return MINILM_OK;
+}
+
+/* Some rows, which it packs, times some columns. */
+static void rows_task(void *context, size_t index) {
+    group *g = context;
+    block x = g->x;
+    size_t i = index / x.column_chunks, j = index % x.column_chunks, b_panels = parts(x.columns, TILE_COLUMNS);
+    size_t panels = parts(x.p->m, x.panel_rows), first = panels * i / x.row_chunks, k = x.k;
+    size_t count = panels * (i + 1) / x.row_chunks - first;
+    x.row = first * x.panel_rows;
+    x.rows = smaller(count * x.panel_rows, x.p->m - x.row);
+    x.a_space = minilm_workspace((1 + x.rows * packed_depth(g->depth, x.pairs)) * sizeof(real));
+    if (!x.a_space) {
+        atomic_store(&g->status, MINILM_NO_MEMORY);
+        return;
+    }
+    do {
+        x.b_panels = g->x.b_panels + width_of(g) * go_to(&x, g, k);
+        packing a = packing_of_a(&x, x.a_space);
+        for (size_t part = 0; part < pack_parts(&a); part++) pack_part(&a, part);
+        multiply_panels(&x, 0, count, b_panels * j / x.column_chunks, b_panels * (j + 1) / x.column_chunks);
+    } while ((k += g->depth) < g->end);
+}
+
+static int multiply_many_rows(const block *whole, size_t depth, bool share, bool kept) {
+    const minilm_product *p = whole->p;
+    group g = {.x = *whole, .depth = depth};
+    block *x = &g.x;
+    size_t a_panels = parts(p->m, x->panel_rows), wanted = share ? 4 * (size_t)minilm_get_num_threads() : 1;
+    x->row_chunks = smaller(wanted, a_panels); /* enough to even out a slow thread */
+    if (x->row_chunks < parts(a_panels, PANELS_PER_TASK)) x->row_chunks = parts(a_panels, PANELS_PER_TASK);
+    x->column_chunks = smaller(parts(wanted, x->row_chunks), parts(smaller(p->n, SUPER), TILE_COLUMNS));
+    size_t width = panel_columns(smaller(p->n, SUPER)), blocks = kept ? p->k : blocks_in(&g, width);
+    if (!kept) {
+        g.space = minilm_shared_workspace((1 + blocks * width * packed_depth(depth, x->pairs)) * sizeof(real));
+        if (!g.space) return MINILM_NO_MEMORY;
+    }
+    for (; x->column < p->n; x->column += SUPER) {
+        x->columns = smaller(SUPER, p->n - x->column);
+        x->k = 0;
+        do {
+            g.end = smaller(p->k, x->k + blocks * depth);
+            x->b_panels = kept ? (const real *)p->b_panels + panels_before(p->k, x->column, x->columns, 0) : g.space;
+            multiply_group(&g, x->row_chunks * x->column_chunks, rows_task, share);
+        } while ((x->k = g.end) < p->k);
+    }
+    return atomic_load(&g.status);
 }
 
 /* One product of the batch. Where K is 0 there is one block of depth 0: its sums are 0. */
 static int multiply(const minilm_product *p, const real *a, const real *b, real *c, bool share) {
-    bool pairs = HAS_PAIRS && p->bfloat16;
+    bool pairs = HAS_PAIRS && p->bfloat16, kept = p->b_panels && !pairs;
+    block x = {.p = p, .a = a, .b = b, .c = c, .pairs = pairs};
+    x.panel_rows = parts(p->m, parts(p->m, TILE_ROWS)); /* 128 rows: 9 x 13 + 11, not 9 x 14 + 2 */
     size_t depth = block_depth(p->k, pairs);
-    size_t rows = smaller(p->m, SUPER), columns = smaller(p->n, SUPER), deep = packed_depth(depth, pairs);
-    size_t a_size = rows * deep, b_size = parts(columns, TILE_COLUMNS) * TILE_COLUMNS * deep;
-    if (p->b_panels && !pairs) return multiply_kept(p, a, c, share);
-    bool pack_b = p->m > PANELS_IN_ONE * TILE_ROWS; /* else only one task reads each panel */
-    /* whole cache lines for a, so that b's panels begin at one; SUPER and K_BLOCK bound both: nothing here wraps */
-    size_t line = 64 / sizeof(real);
-    a_size = parts(a_size, line) * line;
-    real *workspace = minilm_workspace((1 + a_size + (pack_b ? b_size : 0)) * sizeof(real));
-    if (!workspace) return MINILM_NO_MEMORY;
-
-    block x = {.p = p, .a = a, .b = b, .c = c, .pairs = pairs, .a_space = workspace};
-    x.b_panels = x.b_space = pack_b ? workspace + a_size : NULL;
-    for (x.column = 0; x.column < p->n; x.column += SUPER)
-        for (x.row = 0; x.row < p->m; x.row += SUPER) {
-            x.columns = smaller(SUPER, p->n - x.column);
-            x.rows = smaller(SUPER, p->m - x.row);
-            x.panel_rows = parts(x.rows, parts(x.rows, TILE_ROWS)); /* 128 rows: 9 x 13 + 11, not 9 x 14 + 2 */
-            x.k = 0;
-            do {
-                x.depth = smaller(depth, p->k - x.k);
-                x.add = p->accumulate || x.k > 0;
-                multiply_block(&x, share);
-            } while ((x.k += depth) < p->k);
-        }
-    return MINILM_OK;
+    size_t few = p->m < p->n ? PANELS_BELOW_COLUMNS : PANELS_IN_ONE;
+    if (kept || p->m > few * TILE_ROWS) return multiply_many_rows(&x, depth, share, kept);
+    return multiply_few_rows(&x, depth, share);
 }
 
 /* --- the batch --------------------------------------------------------------------------------------- */

@@ -33,7 +33,8 @@
     DO(adamw)                  \
     DO(square_sum)             \
     DO(pointwise)              \
-    DO(gelu_backward)
+    DO(gelu_backward)          \
+    DO(relu_backward)
 
 #define DECLARE(name) __typeof__(*((minilm_reals *)0)->name) EXPORTED(name);
 EACH_KERNEL(DECLARE)

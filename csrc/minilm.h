@@ -34,10 +34,10 @@ typedef struct {
     bool bfloat16; /* round a and b to bfloat16 if that is faster; float32 only, sums stay in float32 */
 
     /* Without axes only, then done to every element when its sum is complete: + bias (N), + residual (M, N), and
-     * c = gelu(before), before (M, N) being kept for the backward. */
+     * c = f(before), before (M, N) being kept for the backward unless it is NULL. */
     const void *bias, *residual;
     ptrdiff_t residual_row, before_row;
-    int gelu; /* 0, MINILM_GELU or MINILM_GELU_TANH (see below) */
+    int activation; /* f: MINILM_GELU, MINILM_GELU_TANH or MINILM_RELU (see below), or 0 for none */
     void *before;
 
     int axes;                      /* of the batch */
@@ -123,6 +123,7 @@ typedef enum {
     MINILM_ERF,
     MINILM_GELU,      /* x P(x), P the share of the normal distribution below x; by erf */
     MINILM_GELU_TANH, /* the same with P approximated by tanh */
+    MINILM_RELU,      /* 0 where x <= 0, else x, also NaN */
 } minilm_function;
 
 /* Scores of classes: x (rows, columns), a class for each row: target (rows), which is one of 0 ... columns - 1 or
@@ -239,6 +240,9 @@ typedef struct {
 
     /* dx = dy (P(x) + x P'(x)):  dy, x (count) -> dx (count), which may be the memory of either */
     void (*gelu_backward)(bool tanh_formula, size_t count, const void *dy, const void *x, void *dx);
+
+    /* dx = 0 where y <= 0, else dy:  dy, y (count) -> dx (count), which may be the memory of either */
+    void (*relu_backward)(size_t count, const void *dy, const void *y, void *dx);
 } minilm_reals;
 
 typedef struct {
@@ -277,6 +281,9 @@ void minilm_parallel(size_t tasks, void (*task)(void *context, size_t i), void *
 
 /* At least `bytes` bytes for the calling thread, aligned to 64; valid until its next call. NULL: no memory. */
 void *minilm_workspace(size_t bytes);
+
+/* The same, for what the calling thread's tasks read in common: it stays while they ask for workspaces of their own. */
+void *minilm_shared_workspace(size_t bytes);
 
 /* --- memory.c: memory for results, used again ------------------------------------------------------------ */
 

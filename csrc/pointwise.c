@@ -32,13 +32,16 @@ static void sigmoid_some(const void *context, size_t from, size_t to) APPLY(vec_
 static void erf_some(const void *context, size_t from, size_t to) APPLY(vec_erf(x))
 static void gelu_some(const void *context, size_t from, size_t to) APPLY(vec_gelu(x, false))
 static void gelu_tanh_some(const void *context, size_t from, size_t to) APPLY(vec_gelu(x, true))
+static void relu_some(const void *context, size_t from, size_t to) APPLY(vec_relu(x, x))
 static void slope_some(const void *context, size_t from, size_t to) APPLY(dy * vec_gelu_slope(x, false))
 static void slope_tanh_some(const void *context, size_t from, size_t to) APPLY(dy * vec_gelu_slope(x, true))
+static void kept_some(const void *context, size_t from, size_t to) APPLY(vec_relu(x, dy))
 
 void EXPORTED(pointwise)(minilm_function function, size_t count, const void *x, void *y) {
     static some_rows *const functions[] = {
         [MINILM_EXP] = exp_some,   [MINILM_TANH] = tanh_some, [MINILM_SIGMOID] = sigmoid_some,
         [MINILM_ERF] = erf_some,   [MINILM_GELU] = gelu_some, [MINILM_GELU_TANH] = gelu_tanh_some,
+        [MINILM_RELU] = relu_some,
     };
     work w = {.x = x, .y = y};
     share_rows(count, 1, 0, functions[function], &w);
@@ -47,4 +50,9 @@ void EXPORTED(pointwise)(minilm_function function, size_t count, const void *x, 
 void EXPORTED(gelu_backward)(bool tanh_formula, size_t count, const void *dy, const void *x, void *dx) {
     work w = {.x = x, .dy = dy, .y = dx};
     share_rows(count, 1, 0, tanh_formula ? slope_tanh_some : slope_some, &w);
+}
+
+void EXPORTED(relu_backward)(size_t count, const void *dy, const void *y, void *dx) {
+    work w = {.x = y, .dy = dy, .y = dx};
+    share_rows(count, 1, 0, kept_some, &w);
 }

@@ -140,19 +140,19 @@ void minilm_compute_alone(void) { alone = true; }
 /* --- memory ------------------------------------------------------------------------------------------ */
 
 typedef struct {
-    void *memory;
-    size_t bytes;
+    void *memory[2];
+    size_t bytes[2];
 } workspace;
 
 static pthread_key_t workspaces;
 
 static void release(void *value) {
     workspace *w = value;
-    free(w->memory);
+    for (int which = 0; which < 2; which++) free(w->memory[which]);
     free(w);
 }
 
-void *minilm_workspace(size_t bytes) {
+static void *space(int which, size_t bytes) {
     workspace *w = pthread_getspecific(workspaces);
     if (!w) {
         w = calloc(1, sizeof *w);
@@ -162,15 +162,19 @@ void *minilm_workspace(size_t bytes) {
             return NULL;
         }
     }
-    if (bytes > w->bytes) {
-        free(w->memory);
-        w->bytes = 0;
-        if (posix_memalign(&w->memory, 64, bytes)) w->memory = NULL;
-        if (!w->memory) return NULL;
-        w->bytes = bytes;
+    if (bytes > w->bytes[which]) {
+        free(w->memory[which]);
+        w->bytes[which] = 0;
+        if (posix_memalign(&w->memory[which], 64, bytes)) w->memory[which] = NULL;
+        if (!w->memory[which]) return NULL;
+        w->bytes[which] = bytes;
     }
-    return w->memory;
+    return w->memory[which];
 }
+
+void *minilm_workspace(size_t bytes) { return space(0, bytes); }
+
+void *minilm_shared_workspace(size_t bytes) { return space(1, bytes); }
 
 /* --- fork ---------------------------------------------------------------------------------------------- */
 

@@ -172,6 +172,9 @@ INLINE vec vec_min(vec a, vec b) {
 /* a where `mask`, a comparison of vectors, holds, else b */
 INLINE vec vec_where(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
+/* y where x is above 0 or NaN, else 0: of y = x relu, of y its gradient that of x */
+INLINE vec vec_relu(vec x, vec y) { return vec_where(x <= 0, vec_zero(), y); }
+
 #define SIGN_BIT ((integer)((uint64_t)1 << (8 * sizeof(real) - 1)))
 
 INLINE vec vec_abs(vec v) { return (vec)((ivec)v & ~SIGN_BIT); }

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from minilm.device import array_module
 from minilm.errors import BackendError
 from minilm.kernels import reference
 
@@ -33,7 +32,7 @@ BACKENDS = ("native", "numba", "reference")
 _MODULES = {"native": "minilm.kernels.native", "numba": "minilm.kernels.jit", "reference": "minilm.kernels.reference"}
 _COMPILED = {
     "native": (
-        *("matmul", "linear", "linear_gelu", "attention", "attention_backward"),
+        *("matmul", "linear", "linear_gelu", "linear_relu", "relu", "relu_backward", "attention", "attention_backward"),
         *("packed_attention", "packed_attention_backward", "cached_attention", "largest"),
         *("softmax", "softmax_backward", "log_softmax", "log_softmax_backward", "sum_rows", "scatter_rows"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
@@ -43,7 +42,7 @@ _COMPILED = {
     ),
     "numba": (
         *("matmul", "linear_gelu", "softmax", "softmax_backward", "log_softmax", "log_softmax_backward"),
-        *("exp", "sigmoid", "erf", "gelu", "gelu_backward"),
+        *("exp", "sigmoid", "erf", "gelu", "gelu_backward", "relu", "relu_backward"),
         *("layer_norm", "layer_norm_backward", "rms_norm", "rms_norm_backward", "add_layer_norm", "add_rms_norm"),
         *("cross_entropy", "cross_entropy_backward", "linear_cross_entropy", "scatter_rows"),
         *("attention", "attention_backward", "packed_attention", "packed_attention_backward"),
@@ -120,12 +119,6 @@ def report() -> dict[str, tuple[str, dict[str, str]]]:
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of whatever was in its memory: a large one in memory that the backend in use keeps for such arrays."""
     return getattr(_module(_current), "empty", np.empty)(shape, dtype)
-
-
-def empty_like(x: Any) -> Any:
-    """The same of x's shape and type: what NumPy computes goes there several times as fast as to memory of its own."""
-    xp = array_module(x)
-    return empty(x.shape, x.dtype) if xp is np and x.flags.c_contiguous else xp.empty_like(x)
 
 
 def measure_peak(seconds: float = 0.2) -> float:

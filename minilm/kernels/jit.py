@@ -40,6 +40,8 @@ from minilm.kernels.jit_pointwise import (
     keep_rows,
     linear_gelu,
     philox,
+    relu,
+    relu_backward,
     sigmoid,
     square_sum,
 )
@@ -72,6 +74,8 @@ __all__ = [
     "packed_attention",
     "packed_attention_backward",
     "philox",
+    "relu",
+    "relu_backward",
     "rms_norm",
     "rms_norm_backward",
     "scatter_rows",

@@ -60,6 +60,14 @@ def _erf(first: int, end: int, x: Array, y: Array) -> None:
         y[i] = erf_of_one(x[i])
 
 
+@compiled(lambda t: (t[::1], t[::1], t[::1]))
+def _relu(first: int, end: int, y: Array, x: Array, z: Array) -> None:
+    part = slice(first * BLOCK, end * BLOCK)
+    y, x, z = y[part], x[part], z[part]
+    for i in range(x.size):
+        z[i] = x.dtype.type(0) if x[i] <= 0 else y[i]
+
+
 @compiled(lambda t: (t[::1], t[::1]))
 def _gelu(first: int, end: int, x: Array, y: Array) -> None:
     part = slice(first * BLOCK, end * BLOCK)
@@ -130,6 +138,16 @@ def sigmoid(x: Array) -> Array:
 def erf(x: Array) -> Array:
     """2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x."""
     return _by_blocks(_erf, x)
+
+
+def relu(x: Array) -> Array:
+    """0 where x <= 0, else x, also NaN."""
+    return _by_blocks(_relu, x, x)
+
+
+def relu_backward(dy: Array, y: Array) -> Array:
+    """dx = 0 where y <= 0, else dy."""
+    return _by_blocks(_relu, dy, y)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:

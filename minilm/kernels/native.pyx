@@ -38,7 +38,7 @@ cdef extern from "minilm.h":
         const void *bias
         const void *residual
         ptrdiff_t residual_row, before_row
-        int gelu
+        int activation
         void *before
         int axes
         size_t shape[64]
@@ -93,7 +93,8 @@ cdef extern from "minilm.h":
         void *dheld
 
     ctypedef enum minilm_function:
-        MINILM_EXP, MINILM_TANH, MINILM_SIGMOID, MINILM_ERF, MINILM_GELU, MINILM_GELU_TANH
+        MINILM_EXP, MINILM_TANH, MINILM_SIGMOID, MINILM_ERF, MINILM_GELU, MINILM_GELU_TANH,
+        MINILM_RELU
 
     ctypedef struct minilm_scores:
         size_t rows, columns
@@ -145,6 +146,7 @@ cdef extern from "minilm.h":
         int (*square_sum)(size_t, const size_t *, const void **, double *) nogil
         void (*pointwise)(minilm_function, size_t, const void *, void *) nogil
         void (*gelu_backward)(bint, size_t, const void *, const void *, void *) nogil
+        void (*relu_backward)(size_t, const void *, const void *, void *) nogil
 
     ctypedef struct minilm_kernels:
         const char *name

@@ -79,7 +79,7 @@ cdef void finish_nothing(minilm_product *p) noexcept:
     p.bfloat16 = bfloat16
     p.bias = p.residual = p.before = NULL
     p.residual_row = p.before_row = 0
-    p.gelu = 0
+    p.activation = 0
     p.b_panels = NULL
 
 
@@ -116,8 +116,15 @@ def linear_gelu(x, weight, bias, approximate="none"):
     return y, z
 
 
-cdef run_linear(x, weight, bias, residual, z, before, int gelu):
-    """z = gelu(x weight^T + bias + residual), every part behind the product being optional."""
+def linear_relu(x, weight, bias):
+    """y = relu(x weight^T + bias): (N, I), (O, I), (O) -> (N, O)."""
+    y = empty((x.shape[0], weight.shape[0]), x.dtype)
+    run_linear(x, weight, bias, None, y, None, MINILM_RELU)
+    return y
+
+
+cdef run_linear(x, weight, bias, residual, z, before, int activation):
+    """z = f(x weight^T + bias + residual), every part behind the product being optional."""
     check_types("linear", x, weight, "x and weight")
     if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} do not fit: (N, I) and (O, I) were expected")
@@ -130,7 +137,7 @@ cdef run_linear(x, weight, bias, residual, z, before, int gelu):
     p.accumulate = False
     p.axes = 0
     finish_nothing(&p)
-    p.gelu = gelu
+    p.activation = activation
     if bias is not None:
         check_types("linear", x, bias, "x and bias")
         if bias.shape != z.shape[1:]:

@@ -46,12 +46,26 @@ def gelu(x, approximate="none"):
     return apply("gelu", MINILM_GELU_TANH if by_tanh("gelu", approximate) else MINILM_GELU, x)
 
 
+def relu(x):
+    """0 where x <= 0, else x, also NaN."""
+    return apply("relu", MINILM_RELU, x)
+
+
 def gelu_backward(dy, x, approximate="none"):
     """dx = dy (P(x) + x P'(x))."""
-    cdef bint tanh_formula = by_tanh("gelu_backward", approximate)
-    check_types("gelu_backward", dy, x, "dy and x")
+    return back("gelu_backward", MINILM_GELU_TANH if by_tanh("gelu_backward", approximate) else MINILM_GELU, dy, x)
+
+
+def relu_backward(dy, y):
+    """dx = 0 where y <= 0, else dy."""
+    return back("relu_backward", MINILM_RELU, dy, y)
+
+
+cdef back(str kernel, minilm_function f, dy, x):
+    """The gradient of f at x (of relu: at its result), laid out as both are, if that is in one piece."""
+    check_types(kernel, dy, x, "dy and x")
     if dy.shape != x.shape:
-        raise ValueError(f"gelu_backward: dy {dy.shape} and x {x.shape} must have one shape")
+        raise ValueError(f"{kernel}: dy {dy.shape} and x {x.shape} must have one shape")
     turned = x.flags.f_contiguous and dy.flags.f_contiguous and x.ndim > 1
     if turned:
         dy, x = dy.T, x.T
@@ -60,5 +74,8 @@ def gelu_backward(dy, x, approximate="none"):
     cdef size_t count = to.view.shape[0]
     cdef const minilm_reals *table = reals(to)
     with nogil:
-        table.gelu_backward(tanh_formula, count, dys.start, xs.start, to.start)
+        if f == MINILM_RELU:
+            table.relu_backward(count, dys.start, xs.start, to.start)
+        else:
+            table.gelu_backward(f == MINILM_GELU_TANH, count, dys.start, xs.start, to.start)
     return dx.T if turned else dx

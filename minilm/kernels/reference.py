@@ -82,6 +82,11 @@ def linear_gelu(x: Array, weight: Array, bias: Array | None, approximate: str = 
     return gelu(z, approximate), z
 
 
+def linear_relu(x: Array, weight: Array, bias: Array | None) -> Array:
+    """y = relu(x weight^T + bias): (N, I), (O, I), (O) -> (N, O)."""
+    return relu(linear(x, weight, bias))
+
+
 def sum_rows(x: Array) -> Array:
     """The sum over rows: (..., C) -> (C)."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).sum(0)
@@ -141,6 +146,16 @@ def exp(x: Array) -> Array:
 def tanh(x: Array) -> Array:
     """(e^x - e^-x) / (e^x + e^-x)."""
     return array_module(x).tanh(x)
+
+
+def relu(x: Array) -> Array:
+    """y = 0 where x <= 0, else x, also NaN."""
+    return array_module(x).maximum(x, x.dtype.type(0))
+
+
+def relu_backward(dy: Array, y: Array) -> Array:
+    """dx = 0 where y <= 0, else dy."""
+    return array_module(y).where(y <= 0, dy.dtype.type(0), dy)
 
 
 def gelu(x: Array, approximate: str = "none") -> Array:

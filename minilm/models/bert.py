@@ -17,11 +17,11 @@ import numpy as np
 from minilm import nn
 from minilm.autograd import is_grad_enabled
 from minilm.errors import DtypeError, ShapeError
+from minilm.models.activations import ACTIVATIONS, linear_activation
 from minilm.models.bert_config import BertConfig
 from minilm.models.outputs import Output
 from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel, initialise
-from minilm.models.pretrained_config import ACTIVATIONS
 from minilm.nn import functional as F
 from minilm.nn.attention import attend
 from minilm.nn.recompute import recompute
@@ -131,10 +131,7 @@ class BertDense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        if self.activation.startswith("gelu"):
-            approximate = "tanh" if self.activation == "gelu_tanh" else "none"
-            return F.linear_gelu(x, self.dense.weight, self.dense.bias, approximate)
-        return getattr(F, self.activation)(self.dense(x))
+        return linear_activation(x, self.dense.weight, self.dense.bias, self.activation)
 
 
 class BertLayer(nn.Module):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from minilm.errors import ConfigError
-from minilm.models.pretrained_config import ACTIVATIONS, PretrainedConfig
+from minilm.models.activations import ACTIVATIONS
+from minilm.models.pretrained_config import PretrainedConfig
 
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 

@@ -19,13 +19,12 @@ from minilm import nn
 from minilm.autograd import is_grad_enabled
 from minilm.creation import zeros
 from minilm.generation import LayerCache
+from minilm.models.activations import ACTIVATIONS, linear_activation
 from minilm.models.marian_config import MarianConfig
 from minilm.models.positions import Positions
 from minilm.models.pretrained import PretrainedModel
-from minilm.models.pretrained_config import ACTIVATIONS
 from minilm.models.seq2seq import Attention, EncoderDecoder, Seq2SeqModel
 from minilm.models.seq2seq_cache import DecoderCache, SourceCache
-from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
 from minilm.tensor import Tensor
 
@@ -59,11 +58,7 @@ class MarianLayer(nn.Module):
     def feed_forward(self, x: Tensor, positions: Positions) -> Tensor:
         """The last part, each token by itself: (N, C) -> (N, C)."""
         h = self.given(x, self.final_layer_norm)
-        if self.activation.startswith("gelu"):
-            approximate = "tanh" if self.activation == "gelu_tanh" else "none"
-            h = F.linear_gelu(h, self.fc1.weight, self.fc1.bias, approximate)
-        else:
-            h = getattr(F, self.activation)(self.fc1(h))
+        h = linear_activation(h, self.fc1.weight, self.fc1.bias, self.activation)
         h = positions.dropout(h, self.p_inner) if self.training else h
         return self.added(x, self.fc2(h), self.final_layer_norm, positions)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from minilm.models.pretrained_config import ACTIVATIONS, PretrainedConfig
+from minilm.models.activations import ACTIVATIONS
+from minilm.models.pretrained_config import PretrainedConfig
 
 SIZES = (
     "vocab_size", "d_model", "encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim",

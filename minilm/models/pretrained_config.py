@@ -11,17 +11,6 @@ from minilm.models.config import Config
 
 P = TypeVar("P", bound="PretrainedConfig")
 
-# The activations by Hugging Face's names: what each is here.
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-
 
 @dataclass
 class PretrainedConfig(Config):

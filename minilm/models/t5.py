@@ -21,12 +21,11 @@ import numpy as np
 from minilm import nn
 from minilm.autograd import is_grad_enabled
 from minilm.generation import LayerCache
+from minilm.models.activations import ACTIVATIONS, linear_activation
 from minilm.models.positions import Positions
-from minilm.models.pretrained_config import ACTIVATIONS
 from minilm.models.seq2seq import Attention, Seq2SeqModel
 from minilm.models.seq2seq_cache import DecoderCache, SourceCache
 from minilm.models.t5_config import T5Config
-from minilm.nn import functional as F
 from minilm.nn.recompute import recompute
 from minilm.tensor import Tensor
 
@@ -86,10 +85,7 @@ class T5Dense(nn.Module):
     def forward(self, x: Tensor, positions: Positions) -> Tensor:
         """See the class."""
         weight = (self.wi_0 if self.gated else self.wi).weight
-        if self.activation.startswith("gelu"):
-            h = F.linear_gelu(x, weight, None, "tanh" if self.activation == "gelu_tanh" else "none")
-        else:
-            h = getattr(F, self.activation)(F.linear(x, weight))
+        h = linear_activation(x, weight, None, self.activation)
         h = h * self.wi_1(x) if self.gated else h
         return self.wo(positions.dropout(h, self.p) if self.training else h)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from minilm.models.pretrained_config import ACTIVATIONS, PretrainedConfig
+from minilm.models.activations import ACTIVATIONS
+from minilm.models.pretrained_config import PretrainedConfig
 
 SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "relative_attention_num_buckets")
 

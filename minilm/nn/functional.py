@@ -45,7 +45,7 @@ from minilm.ops.loss import (
     smooth_l1_loss,
 )
 from minilm.ops.loss import linear_cross_entropy as _linear_cross_entropy
-from minilm.ops.matmul import linear, linear_gelu
+from minilm.ops.matmul import linear, linear_gelu, linear_relu
 from minilm.ops.norm import add_layer_norm as _add_layer_norm
 from minilm.ops.norm import add_rms_norm as _add_rms_norm
 from minilm.ops.norm import batch_moments
@@ -87,6 +87,7 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "linear_gelu",
+    "linear_relu",
     "log_softmax",
     "logsigmoid",
     "max_pool1d",

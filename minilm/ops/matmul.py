@@ -11,6 +11,7 @@ from minilm.kernels.constants import Constants as Constants
 from minilm.ops.activation import check_approximate, gelu
 from minilm.ops.reduction import sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, Primitive, options, sample
+from minilm.ops.selection import relu
 from minilm.ops.shape import permute, reshape
 
 
@@ -146,17 +147,50 @@ class LinearGelu(Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="floa
         return kernels.gelu(h, ctx.approximate).reshape(ctx.output_shape)
 
     def backward(ctx, dy):
-        x, weight, bias, h = ctx.saved
-        dh = kernels.gelu_backward(dy.reshape(h.shape), h, ctx.approximate)
-        dx = kernels.matmul(dh, weight).reshape(x.shape) if ctx.needs[0] else None
-        dweight = kernels.matmul(dh.T, _rows(x)) if ctx.needs[1] else None
-        return dx, dweight, kernels.sum_rows(dh) if bias is not None and ctx.needs[2] else None
+        *inputs, h = ctx.saved
+        return _of_the_map(ctx.needs, *inputs, kernels.gelu_backward(dy.reshape(h.shape), h, ctx.approximate))
 
     def torch(torch, x, weight, bias=None, approximate="none"):
         return torch.nn.functional.gelu(torch.nn.functional.linear(x, weight, bias), approximate=approximate)
 
 
-linear_gelu = LinearGelu.apply
+class LinearRelu(
+    Fused, shapes="(..., I), (O, I), (O) -> (..., O)", dtypes="float", smooth=False, method=False, fresh=True
+):
+    """z = max(x W^T + b, 0): a linear map and the activation behind it, computed while its result is in the cache."""
+
+    samples = [
+        sample((2, 3, 5), (7, 5), (7,)),
+        sample((2, 3, 5), (7, 5), None),
+        sample((5,), (7, 5), (7,)),
+        sample((0, 5), (7, 5), (7,)),
+    ]
+
+    def definition(x, weight, bias=None):
+        return relu(linear(x, weight, bias))
+
+    def forward(ctx, x, weight, bias=None):
+        z = kernels.linear_relu(_rows(x), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
+        ctx.save(x, weight, bias, z)
+        return z
+
+    def backward(ctx, dz):
+        *inputs, z = ctx.saved
+        dh = kernels.relu_backward(dz, z)
+        return _of_the_map(ctx.needs, *inputs, _rows(dh))
+
+    def torch(torch, x, weight, bias=None):
+        return torch.relu(torch.nn.functional.linear(x, weight, bias))
+
+
+linear_gelu, linear_relu = LinearGelu.apply, LinearRelu.apply
+
+
+def _of_the_map(needs: Any, x: Any, weight: Any, bias: Any, dh: Any) -> tuple[Any, Any, Any]:
+    """The gradients of x, weight and bias, from those of h = x W^T + b: (..., I), (O, I), (O), (N, O)."""
+    dx = kernels.matmul(dh, weight).reshape(x.shape) if needs[0] else None
+    dweight = kernels.matmul(dh.T, _rows(x)) if needs[1] else None
+    return dx, dweight, kernels.sum_rows(dh) if bias is not None and needs[2] else None
 
 
 def _rows(x: Any) -> Any:

@@ -8,7 +8,7 @@ from minilm import dtypes, kernels
 from minilm.device import array_module
 from minilm.errors import AutogradError, DtypeError
 from minilm.modes import state
-from minilm.ops.registry import Primitive, options, sample
+from minilm.ops.registry import Fused, Primitive, options, sample
 from minilm.tensor import Tensor
 
 BINARY = "(...), (...) -> (...)"
@@ -244,17 +244,24 @@ class Abs(Primitive, shapes=UNARY, smooth=False, inplace=True):
         return dz * sign(x)
 
 
-class Relu(Primitive, shapes=UNARY, smooth=False, inplace=True):
+class Relu(Fused, shapes=UNARY, smooth=False, inplace=True):
     """z = max(x, 0);  dx = 0 where x <= 0, else dz, also at NaN  (Nair & Hinton 2010)"""
 
     domain = "nonzero"
 
+    def definition(x):
+        return where(x <= 0, 0.0, x)
+
     def forward(ctx, x):
-        z = array_module(x).maximum(x, x.dtype.type(0), out=kernels.empty_like(x))
+        z = kernels.relu(x)
         ctx.save(z)
         return z
 
     def backward(ctx, dz):
+        (z,) = ctx.saved
+        return kernels.relu_backward(dz, z)
+
+    def backward_definition(ctx, dz):
         (z,) = ctx.saved
         return where(z <= 0, 0.0, dz)
 

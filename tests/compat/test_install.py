@@ -19,7 +19,7 @@ from minilm.errors import ConfigError, DtypeError, MinilmError
 BEYOND = {
     "torch": {"softplus"},
     "torch.nn.functional": {
-        *("add_layer_norm", "add_rms_norm", "linear_gelu", "packed_self_attention", "self_attention"),
+        *("add_layer_norm", "add_rms_norm", "linear_gelu", "linear_relu", "packed_self_attention", "self_attention"),
     },
     "torch.nn": {"SinusoidalPositions"},
     "torch.nn.modules": {"Parameter", "SinusoidalPositions", "functional", "init"},

@@ -51,6 +51,7 @@ NO_ENTRY = {
     "gru_layer": "a part of GRU, a module, of which the database has none",
     "largest": "what a search asks for: the first of topk in each row, without a gradient",
     "linear_gelu": "PyTorch has no such function",
+    "linear_relu": "PyTorch has no such function",
     "lstm_layer": "a part of LSTM, a module",
     "matrix_product": "a part of matmul, which has an entry",
     "packed_self_attention": "self_attention without padding, for which PyTorch has nested tensors",

@@ -109,6 +109,24 @@ def test_linear_gelu(native, dtype, sizes, approximate):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("biased", [True, False])
+def test_linear_relu(native, dtype, sizes, biased):
+    x, weight, bias, _ = operands(*sizes, dtype)
+    y = native.linear_relu(x, weight, bias if biased else None)
+    np.testing.assert_array_equal(y, native.relu(native.linear(x, weight, bias if biased else None)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_of_every_kind_of_number(native, dtype):
+    x = np.array([-np.inf, -1, -0.0, 0, 1e-300, 2, np.inf, np.nan] * 5, dtype)
+    np.testing.assert_array_equal(native.relu(x), np.array([0, 0, 0, 0, x[4], 2, np.inf, np.nan] * 5, dtype))
+    slopes = native.relu_backward(np.full_like(x, 3), native.relu(x))
+    positive = 3 if x[4] > 0 else 0  # too small for float32
+    np.testing.assert_array_equal(slopes, np.array([0, 0, 0, 0, positive, 3, 3, 3] * 5, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("scale", [None, 0.3])
 @pytest.mark.parametrize("logits", [1, 7 * 5, 1 << 22])
 def test_linear_cross_entropy_in_blocks(native, monkeypatch, dtype, scale, logits):

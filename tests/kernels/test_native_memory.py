@@ -123,18 +123,16 @@ def test_a_gradient_is_adopted_from_the_pool(pool):
 
 
 @pytest.mark.parametrize("backend", kernels.BACKENDS)
-def test_arrays_like_others_have_their_shape_and_type(backend):
+def test_empty_arrays_have_their_shape_and_type(backend):
     if kernels.why_not(backend):
         pytest.skip(kernels.why_not(backend))
     with kernels.use(backend):
         for dtype in (np.float32, np.float64, np.int64, bool):
             for shape in ((), (0, 3), (300, 401)):
-                x = kernels.empty_like(np.zeros(shape, dtype))
+                x = kernels.empty(shape, dtype)
                 assert (x.shape, x.dtype) == (shape, dtype)
                 assert x.flags.c_contiguous
                 assert x.flags.writeable
-        turned = kernels.empty_like(np.zeros((300, 401), np.float32).T)
-        assert (turned.shape, turned.strides) == ((401, 300), (4, 401 * 4))
 
 
 def test_relu_and_a_cache_of_decoding_use_memory_again(pool):

@@ -142,10 +142,12 @@ CALLS = {
     "gelu": ("gelu", lambda draw, s: (draw(*s, scale=2.0),)),
     "gelu by tanh": ("gelu", lambda draw, s: (draw(*s, scale=2.0), "tanh")),
     "gelu_backward": ("gelu_backward", lambda draw, s: (draw(*s), draw(*s, scale=2.0))),
+    "relu": ("relu", lambda draw, s: (draw(*s, scale=2.0),)),
+    "relu_backward": ("relu_backward", lambda draw, s: (draw(*s), draw(*s, scale=2.0))),
     "gelu_backward by tanh": ("gelu_backward", lambda draw, s: (draw(*s), draw(*s, scale=2.0), "tanh")),
 }
 ROW_BY_ROW = ("softmax", "log_softmax", "layer_norm", "add_layer_norm", "rms_norm", "cross_entropy")
-ROW_BY_ROW += ("exp", "tanh", "erf", "gelu")
+ROW_BY_ROW += ("exp", "tanh", "erf", "gelu", "relu")
 
 
 def results(function, arguments):
@@ -347,6 +349,7 @@ ONES = np.ones((2, 3))
         ("gelu", [np.arange(3)], ValueError, "int64"),
         ("gelu_backward", [ONES, ONES.T], ValueError, r"dy \(2, 3\) and x \(3, 2\)"),
         ("gelu_backward", [ONES.astype("float32"), ONES], ValueError, "float32 and float64"),
+        ("relu_backward", [ONES, ONES.T], ValueError, r"dy \(2, 3\) and x \(3, 2\)"),
     ],
 )  # fmt: skip
 def test_what_is_refused(native, kernel, arguments, error, message):
@@ -455,7 +458,15 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *{files!r}, "-k", {t
 
 
 def test_these_are_the_kernels_that_the_table_serves(native):
-    elsewhere = {"matmul", "linear", "linear_gelu", "linear_cross_entropy", "attention", "attention_backward"}
+    elsewhere = {
+        "matmul",
+        "linear",
+        "linear_gelu",
+        "linear_relu",
+        "linear_cross_entropy",
+        "attention",
+        "attention_backward",
+    }
     elsewhere |= {"adamw", "square_sum", "philox", "keep_rows", "drop_rows"}
     elsewhere |= {"packed_attention", "packed_attention_backward", "cached_attention", "largest"}
     elsewhere |= {f"{cell}_layer{way}" for cell in ("rnn", "lstm", "gru") for way in ("", "_backward")}

@@ -73,7 +73,7 @@ CASES = {
         f"{name} {shape}": (name, lambda made, plain, shape=shape, count=count: [made(*shape) for _ in range(count)])
         for name, count in {
             **{"softmax": 1, "softmax_backward": 2, "log_softmax": 1, "log_softmax_backward": 2},
-            **{"exp": 1, "sigmoid": 1, "erf": 1},
+            **{"exp": 1, "sigmoid": 1, "erf": 1, "relu": 1, "relu_backward": 2},
         }.items()
         for shape in [(7,), (2, 3, 131), (2, 0, 3), (3, 0)]
     },
@@ -350,6 +350,7 @@ def test_what_is_no_finite_number(dtype):
         *(("softmax", (x,)), ("log_softmax", (x,)), ("sigmoid", (x,)), ("erf", (x,)), ("exp", (x,))),
         *((name, (x, how)) for name in ("gelu",) for how in ("none", "tanh")),
         *(("gelu_backward", (np.ones_like(x), x, how)) for how in ("none", "tanh")),
+        *(("relu", (x,)), ("relu_backward", (np.ones_like(x), x))),
         *(("layer_norm", (x, None, None, 1e-5)), ("rms_norm", (x, None, 1e-5))),
         *(("cross_entropy", (x, at, None, -100, smoothing)) for smoothing in (0.0, 0.1)),
         ("cross_entropy_backward", (x[:, 0].copy(), x, at, None, x[:, 1].copy(), 1, 0.1)),

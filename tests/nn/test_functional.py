@@ -133,7 +133,7 @@ def test_a_call_written_for_torch_gives_the_same(torch: Any, name: str, args: An
 
 
 # Fused operations that PyTorch has no function for; the walks over the register hold them against PyTorch.
-OURS = {"add_layer_norm", "add_rms_norm", "linear_gelu", "packed_self_attention", "self_attention"}
+OURS = {"add_layer_norm", "add_rms_norm", "linear_gelu", "linear_relu", "packed_self_attention", "self_attention"}
 
 
 def test_every_function_is_called_here() -> None:

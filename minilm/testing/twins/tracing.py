@@ -33,6 +33,7 @@ Key = tuple[str, int, str, str]  # module's name, which of its calls, "input" or
 # Fused operations that are recorded as what they are made of, so that they line up with PyTorch's.
 TAKEN_APART = {
     "linear_gelu",
+    "linear_relu",
     "add_layer_norm",
     "add_rms_norm",
     "linear_cross_entropy",
