@@ -38,6 +38,10 @@ INLINE void tile(int rows, int vecs, bool pairs, size_t columns, size_t depth, c
 #pragma GCC unroll 12
         for (int v = 0; v < vecs; v++) sum[i][v] = vec_zero();
 
+    if (add) /* else all sums wait for what they are added to when they are complete */
+        for (int i = 0; i < rows; i++)
+            for (int j = 0; j < vecs * LANES; j += 64 / (int)sizeof(real)) __builtin_prefetch(c + i * c_row + j, 1);
+
     for (size_t k = 0; k < depth; k++, a += a_k, b += b_k) {
         vec b_row[WIDE_VECS];
 #pragma GCC unroll 12

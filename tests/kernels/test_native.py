@@ -25,7 +25,7 @@ thorough = settings(max_examples=200, suppress_health_check=[HealthCheck.functio
 
 DTYPES = ("float32", "float64")
 # Beyond each limit at which gemm.c takes another way: tile, K block, few rows, enough work for two threads.
-SIZES = (1, 2, 3, 5, 7, 13, 14, 15, 29, 31, 32, 33, 65, 97, 193, 385, 769)
+SIZES = (1, 2, 3, 5, 7, 13, 14, 15, 29, 31, 32, 33, 65, 97, 193, 385, 513, 769)
 
 
 def random(shape, dtype="float32", seed=0):

@@ -13,7 +13,8 @@ from minilm.kernels.constants import Constants
 
 # Beyond each limit at which gemm.c takes another way: one row, few rows, tiles, K blocks, columns that are left over.
 SIZES = [(1, 5, 3), (1, 300, 700), (13, 31, 17), (29, 33, 65), (64, 401, 84), (131, 800, 37), (3, 0, 5), (0, 4, 5)]
-SIZES += [(4101, 3, 40), (35, 3, 4137)]  # more rows, and columns, than are packed at a time
+SIZES += [(4101, 3, 40), (35, 3, 4137)]  # more columns than are packed at a time, and as many rows
+SIZES += [(150, 521, 151), (449, 40, 460)]  # more rows than are few, beside more columns
 
 
 # Tolerances: a sum of K products of size 1 or so, and K + 1 roundings.
@@ -68,6 +69,14 @@ def test_bits_with_weights_that_are_packed_once(native, dtype, sizes, threads):
                     np.testing.assert_array_equal(ours, theirs)
     finally:
         native.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [(150, 2100, 4096), (440, 10000, 460)], ids=["columns", "rows"])
+def test_bits_of_what_is_packed_a_few_blocks_at_a_time(native, sizes):
+    x, weight, bias, _ = operands(*sizes, "float32")
+    whole = native.linear(x, weight, bias)
+    np.testing.assert_array_equal(native.linear(x[:9], weight, bias), whole[:9])
+    np.testing.assert_array_equal(native.linear(x, weight[:33], bias[:33]), whole[:, :33])
 
 
 def test_constants_are_the_threads_and_end_with_it(native):
