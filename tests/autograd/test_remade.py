@@ -249,7 +249,7 @@ def test_every_operation_that_says_fresh_is(monkeypatch):
         monkeypatch.setattr(op, "gradients", classmethod(watched))
     x, w = weights(2, 3, 6), weights(6, 6)
     y = F.self_attention(F.linear(F.rms_norm(F.layer_norm(x, (6,)), (6,), weights(6)), weights(18, 6)), 2)
-    y = F.linear_gelu(F.gelu(y), w, weights(6)) @ w
+    y = F.linear_relu(F.linear_gelu(F.gelu(y), w, weights(6)), w) @ w
     y = F.packed_self_attention(F.linear(y.reshape(6, 6), weights(18, 6)), 2, [0, 2, 6], 4)
     F.linear_cross_entropy(y.reshape(6, 6), w, ml.tensor(np.arange(6))).backward()
     assert set(seen) == {op.name for op in fresh}
