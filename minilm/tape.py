@@ -79,7 +79,7 @@ class Remade:
 
 
 # Below so many bytes what is saved is not worth the time of making it again.
-WORTH_REMAKING = 1 << 22
+WORTH_REMAKING = 1 << 23
 
 
 class Node:

@@ -193,8 +193,8 @@ class _Walk:
         """The sum, made in one of the two arrays if nobody else holds it (then as good as freshly allocated)."""
         if isinstance(gradient, PartialGradient):
             if known is not None and known.dtype == gradient.array.dtype:
-                total = known if id(known) in self._own else known.copy()
-                gradient.add_to(total)
+                total = gradient.plus(known, id(known) in self._own)
+                self._own.discard(id(known))
                 self._own.add(id(total))
                 return total
             gradient, fresh = gradient.dense(), True

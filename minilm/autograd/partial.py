@@ -1,4 +1,4 @@
-"""A gradient of which only a part is there, the rest being zeros."""
+"""A gradient that is not yet there as one array."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Array = Any
 
 
 class PartialGradient:
-    """What a backward may return, outside a recorded walk, for an input that it touched in few places.
+    """What a backward may return, outside a recorded walk: most of it zeros, or a product still to be computed.
 
-    The walk adds it into the gradient that is there, and makes the whole array only where there is none.
+    The walk adds it to the gradient that is there, and makes the whole array only where there is none.
 
     Attributes:
-        array: the numbers that are there, for those who look for NaN.
+        array: the numbers that it is made of, for those who look for NaN; of the gradient's type.
         shape: of the whole.
     """
 
@@ -24,6 +24,6 @@ class PartialGradient:
         """The whole gradient, a new array."""
         raise NotImplementedError
 
-    def add_to(self, gradient: Array) -> None:
-        """Add it into a whole gradient, in place."""
+    def plus(self, gradient: Array, own: bool) -> Array:
+        """The sum with a whole gradient: in that very array if it is the walk's `own`, or in a new one."""
         raise NotImplementedError

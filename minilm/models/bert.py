@@ -76,7 +76,7 @@ class BertSelfAttention(nn.Module):
         if attentions is None:
             return positions.rows(F.self_attention(qkv, self.heads, positions.visible, dropout_p=p))
         B, T, P = qkv.shape
-        q, k, v = qkv.reshape(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        q, k, v = qkv.reshape(B, T, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
         y, weights = attend(q, k, v, positions.visible, p)
         attentions.append(weights)
         return positions.rows(y.transpose(1, 2).reshape(B, T, P // 3))
@@ -86,7 +86,7 @@ class BertSelfAttention(nn.Module):
         (B, T), C = positions.shape, x.shape[-1]
         maps = self.key, self.value
         kv = positions.grid(F.linear(x, cat([m.weight for m in maps]), cat([m.bias for m in maps])))
-        k, v = kv.reshape(B, T, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        k, v = kv.reshape(B, T, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
         q = self.query(x[positions.first]).reshape(B, self.heads, 1, -1)
         p = self.p if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, positions.visible, dropout_p=p).reshape(B, C)

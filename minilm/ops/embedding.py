@@ -31,9 +31,11 @@ class RowGradient(PartialGradient):
         """The whole table's gradient."""
         return kernels.scatter_rows(self.array, self.index, self.shape[0])
 
-    def add_to(self, gradient: Array) -> None:
+    def plus(self, gradient: Array, own: bool) -> Array:
         """gradient[index[i]] += rows[i]"""
-        kernels.scatter_rows(self.array, self.index, self.shape[0], gradient)
+        total = gradient if own else gradient.copy()
+        kernels.scatter_rows(self.array, self.index, self.shape[0], total)
+        return total
 
 
 class Embedding(Primitive, shapes="(...), (V, C) -> (..., C)", dtypes="keep", constants=("indices",), method=False):

@@ -131,10 +131,10 @@ class IndexScatter(Primitive, shapes="(...) -> (?)", dtypes="keep", method=False
     def forward(ctx, x, index, shape):
         ctx.index = index = _plain_index(index)
         xp = array_module(x)
+        if not _is_basic(index) and getattr(index, "dtype", None) is not None and index.dtype.kind in "iu":
+            return _scatter_rows(x, index, shape)
         z = xp.zeros(shape, x.dtype)
         if not _is_basic(index):
-            if getattr(index, "dtype", None) is not None and index.dtype.kind in "iu":
-                return _scatter_rows(x, index, shape)
             part, rest = _integers_first(z, index)
             xp.add.at(part, rest, x)
             return z

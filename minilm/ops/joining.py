@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from minilm import kernels
 from minilm.device import array_module
 from minilm.errors import ShapeError
 from minilm.kernels.constants import held_now
@@ -28,8 +31,13 @@ class Cat(Primitive, shapes="(?)* -> (?)", method=False):
         for x in xs[1:]:
             if x.ndim != xs[0].ndim or any(a != b for i, (a, b) in enumerate(zip(x.shape, xs[0].shape)) if i != axis):
                 raise ShapeError(f"cat: {xs[0].shape} and {x.shape} differ elsewhere than along axis {dim}")
-        ctx.axis, ctx.sizes = axis, [x.shape[axis] for x in xs]
-        return array_module(xs[0]).concatenate(xs, axis)
+        sizes = [x.shape[axis] for x in xs]
+        ctx.axis, ctx.sizes = axis, sizes
+        xp, first = array_module(xs[0]), xs[0]
+        if xp is not np:
+            return xp.concatenate(xs, axis)
+        shape = (*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :])
+        return np.concatenate(xs, axis, out=kernels.empty(shape, first.dtype))
 
     def backward(ctx, dz):
         return tuple(split(dz, ctx.sizes, ctx.axis))

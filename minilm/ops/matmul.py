@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from minilm import kernels
+from minilm.autograd.partial import PartialGradient
 from minilm.errors import DtypeError, ShapeError
 from minilm.kernels.constants import Constants as Constants
+from minilm.modes import state
 from minilm.ops.activation import check_approximate, gelu
 from minilm.ops.reduction import sum  # noqa: A004
 from minilm.ops.registry import Composite, Fused, Primitive, options, sample
@@ -82,6 +84,25 @@ class Matmul(Composite, shapes="(?), (?) -> (?)"):
 matmul = Matmul.apply
 
 
+class ProductGradient(PartialGradient):
+    """A gradient dz W, of rows dz (N, O) and weight (O, I), that is computed when the walk knows what to add to it.
+
+    Where a residual stream parts, the gradient of its other way is there already: the product adds it to each of its
+    tiles while that is in the cache.
+    """
+
+    def __init__(self, rows: Any, weight: Any, shape: tuple[int, ...]) -> None:
+        self.array, self.weight, self.shape = rows, weight, shape
+
+    def dense(self) -> Any:
+        """dz W"""
+        return kernels.matmul(self.array, self.weight).reshape(self.shape)
+
+    def plus(self, gradient: Any, own: bool) -> Any:
+        """dz W + gradient"""
+        return kernels.linear(self.array, self.weight.T, None, _rows(gradient)).reshape(self.shape)
+
+
 class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False, fresh=True):
     """z = x W^T + b, the map of every layer: one product of matrices, however many axes lead.
 
@@ -103,8 +124,9 @@ class Linear(Primitive, shapes="(..., I), (O, I), (O) -> (..., O)", method=False
     def backward(ctx, dz):
         x, weight = ctx.saved
         rows = reshape(dz, (math.prod(dz.shape[:-1]), dz.shape[-1]))
-        dx = reshape(matrix_product(rows, weight), x.shape) if ctx.needs[0] else None
-        dweight = dbias = None
+        dx = dweight = dbias = None
+        if ctx.needs[0]:
+            dx = reshape(matrix_product(rows, weight), x.shape) if state.create_graph else _waiting(rows, weight, x)
         if ctx.needs[1]:
             dweight = matrix_product(transposed(rows), reshape(x, (rows.shape[0], x.shape[-1])))
         if ctx.bias and ctx.needs[2]:
@@ -188,9 +210,15 @@ linear_gelu, linear_relu = LinearGelu.apply, LinearRelu.apply
 
 def _of_the_map(needs: Any, x: Any, weight: Any, bias: Any, dh: Any) -> tuple[Any, Any, Any]:
     """The gradients of x, weight and bias, from those of h = x W^T + b: (..., I), (O, I), (O), (N, O)."""
-    dx = kernels.matmul(dh, weight).reshape(x.shape) if needs[0] else None
+    dx = _waiting(dh, weight, x) if needs[0] else None
     dweight = kernels.matmul(dh.T, _rows(x)) if needs[1] else None
     return dx, dweight, kernels.sum_rows(dh) if bias is not None and needs[2] else None
+
+
+def _waiting(rows: Any, weight: Any, x: Any) -> Any:
+    """The gradient of x from those of the rows of x W^T; anomaly detection wants to see it now."""
+    gradient = ProductGradient(rows, weight, x.shape)
+    return gradient.dense() if state.anomaly else gradient
 
 
 def _rows(x: Any) -> Any:

@@ -29,7 +29,7 @@ PYTHON = [
 # Kernels without `backward` in their names whose results are gradients, or what an optimiser makes of them.
 GRADIENT_KERNELS = {"linear_cross_entropy", "scatter_rows", "sum_rows", "adamw", "square_sum"}
 OF_OPERATIONS = {"backward", "backward_definition", "gradients", "forward"}
-OF_GRADIENTS = {"RowGradient", "PartialGradient"}  # classes that are gradients
+OF_GRADIENTS = {"RowGradient", "ProductGradient", "PartialGradient"}  # classes that are gradients
 OF_OPTIMISERS = {"update", "update_all", "clip_grad_norm_", "clip_grad_value_"}
 
 Functions = dict[str, ast.FunctionDef]
