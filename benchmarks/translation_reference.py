@@ -31,7 +31,7 @@ from minilm.train.finetuning.pair_config import TranslateConfig
 from minilm.train.run import new_run
 from minilm.train.trainer import precision
 
-# Some 50 minutes on two cores; `minilm finetune translate --train FILE` with these settings is the same run.
+# Some 48 minutes on two cores; `minilm finetune translate --train FILE` with these settings is the same run.
 RECIPE: dict[str, Any] = {
     "precision": "bf16",
     "vocabulary": 4000,
