@@ -25,8 +25,8 @@ enum {
     SUPER = 4096,                     /* columns of b packed at a time, */
     GROUP = 1 << 22,                  /* and so many numbers of a matrix, or a block of K: bounds the workspace */
     PANELS_PER_TASK = 16,             /* at most so many of a meet each panel of b while it is in the cache */
-    PANELS_IN_ONE = 10,               /* up to so many are few rows */
-    PANELS_BELOW_COLUMNS = 32,        /* and up to so many, if there are more columns than rows */
+    FEW_PANELS = 10,                  /* up to so many of a are few rows, */
+    FEW_BESIDE_COLUMNS = 32,          /* or up to so many, if there are more columns than rows */
     FEW_ROWS = 2 * TILE_ROWS,         /* up to here b is read too few times to be packed, if it need not be */
 };
 
@@ -327,7 +327,7 @@ static int multiply(const minilm_product *p, const real *a, const real *b, real 
     block x = {.p = p, .a = a, .b = b, .c = c, .pairs = pairs};
     x.panel_rows = parts(p->m, parts(p->m, TILE_ROWS)); /* 128 rows: 9 x 13 + 11, not 9 x 14 + 2 */
     size_t depth = block_depth(p->k, pairs);
-    size_t few = p->m < p->n ? PANELS_BELOW_COLUMNS : PANELS_IN_ONE;
+    size_t few = p->m < p->n ? FEW_BESIDE_COLUMNS : FEW_PANELS;
     if (kept || p->m > few * TILE_ROWS) return multiply_many_rows(&x, depth, share, kept);
     return multiply_few_rows(&x, depth, share);
 }

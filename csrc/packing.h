@@ -135,7 +135,6 @@ static void pack_panel(const packing *x, size_t panel) {
 
 /* The parts that a matrix is packed in, each a task: bands of rows, or panels. */
 static size_t pack_parts(const packing *x) {
-    if (!x->to) return 0;
     return x->step == 1 ? parts(x->depth, BAND_ROWS) * parts(panels_of(x), BAND_PANELS) : panels_of(x);
 }
 

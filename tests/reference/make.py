@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minilm import ops
+from minilm.files import written_whole
 from minilm.testing import Case, cases
 from minilm.testing.pytorch import counterpart, run, to_numpy
 
@@ -66,8 +67,6 @@ def main() -> None:
     for op in ops.all():
         if counterpart(op, torch) is not None:
             modules.setdefault(op.__module__.rpartition(".")[2], []).extend(cases(op))
-    for path in HERE.glob("*.npz"):
-        path.unlink()
     for module, found in sorted(modules.items()):
         layout: dict[str, dict[str, list]] = {}
         numbers = []
@@ -80,8 +79,12 @@ def main() -> None:
             numbers += [np.ravel(a).astype(np.float32) for arrays in parts.values() for a in arrays if a is not None]
         path = HERE / f"{module}.npz"
         text = json.dumps(layout, separators=(",", ":"))
-        np.savez_compressed(path, layout=np.array(text), values=np.concatenate(numbers))
+        with written_whole(path) as file:
+            np.savez_compressed(file, layout=np.array(text), values=np.concatenate(numbers))
         print(f"{path.name}: {len(found)} cases, {path.stat().st_size / 1024:.0f} KiB")
+    for path in HERE.glob("*.npz"):
+        if path.stem not in modules:
+            path.unlink()
 
 
 if __name__ == "__main__":
