@@ -2,8 +2,8 @@
  *
  * Lanes are keys here: of as many keys as a vector has lanes, transposed, one channel after the other is multiplied by
  * the query's. The sums run as in attention.c, over channels in order and over keys in order, in the same tiles, so
- * that the bits are the same. Of the keys that the row before looked at too, nothing is packed again: the beams of a
- * sentence look at the same source, and share most of what they wrote.
+ * that the bits are the same. Of the keys that the row before looked at too, nothing is packed again: beams share most
+ * of what they wrote. Keys that lie in memory channel by channel, as those of a source may, are read where they are.
  */
 #include "exp.h"
 #include "kernels.h"
@@ -32,7 +32,8 @@ typedef struct {
     size_t *key;          /* (count): their positions, which rise, */
     const real **k, **v;  /* and where each lies for the first head; k filled up to whole vectors with the last one */
     const real **packed;  /* those of k that are in the panels, from the row before; NULL for none */
-    real *panels;         /* the keys, transposed: for each head, and each LANES of them, (D, LANES) */
+    real *panels;         /* the keys, transposed: for each head, and each LANES of them, (D, LANES); */
+    bool in_place;        /* or they are not packed, since they lie side by side from k[0] on */
     real *query, *scores; /* the query scaled (D);  S, then P (count filled up) */
     real *sum;            /* of P v (E) */
 } sight;
@@ -60,7 +61,27 @@ static size_t lay_out(sight *s, char *memory) {
     return at;
 }
 
-/* Find the keys that a row looks at, and pack those that are new. */
+/* Pack those of the keys that are not where they were for the row before. */
+static void pack(sight *s) {
+    const minilm_cached_attention *x = s->x;
+    ptrdiff_t channel = x->k.column;
+    for (size_t i = s->count; i < filled(s->count); i++) s->k[i] = s->k[s->count - 1];
+    size_t together = smaller(4, LANES), squares = LANES % 4 || channel != 1 ? 0 : x->depth - x->depth % 4;
+    for (size_t i = 0; i < filled(s->count); i += together) {
+        if (!memcmp(s->packed + i, s->k + i, together * sizeof *s->k)) continue;
+        memcpy(s->packed + i, s->k + i, together * sizeof *s->k);
+        for (size_t h = 0; h < s->heads; h++) {
+            real *panel = s->panels + (h * filled(x->keys) + i / LANES * LANES) * x->depth + i % LANES;
+            const real *from[4];
+            for (size_t l = 0; l < together; l++) from[l] = s->k[i + l] + (ptrdiff_t)h * x->k.axis[0];
+            for (size_t d = 0; d < squares; d += 4) transpose_four(panel + d * LANES, LANES, from, d);
+            for (size_t d = squares; d < x->depth; d++)
+                for (size_t l = 0; l < together; l++) panel[d * LANES + l] = from[l][(ptrdiff_t)d * channel];
+        }
+    }
+}
+
+/* Find the keys that a row looks at. */
 static void look(sight *s, size_t row) {
     const minilm_cached_attention *x = s->x;
     const int64_t *places = x->places + (ptrdiff_t)row * x->place_row;
@@ -74,37 +95,38 @@ static void look(sight *s, size_t row) {
         s->k[s->count] = k + place * x->k.axis[1] + (ptrdiff_t)key * x->k.row;
         s->v[s->count++] = v + place * x->v.axis[1] + (ptrdiff_t)key * x->v.row;
     }
-    for (size_t i = s->count; i < filled(s->count); i++) s->k[i] = s->k[s->count - 1];
-    size_t together = smaller(4, LANES), squares = LANES % 4 ? 0 : x->depth - x->depth % 4;
-    for (size_t i = 0; i < filled(s->count); i += together) {
-        if (!memcmp(s->packed + i, s->k + i, together * sizeof *s->k)) continue;
-        memcpy(s->packed + i, s->k + i, together * sizeof *s->k);
-        for (size_t h = 0; h < s->heads; h++) {
-            real *panel = s->panels + (h * filled(x->keys) + i / LANES * LANES) * x->depth + i % LANES;
-            const real *from[4];
-            for (size_t l = 0; l < together; l++) from[l] = s->k[i + l] + (ptrdiff_t)h * x->k.axis[0];
-            for (size_t d = 0; d < squares; d += 4) transpose_four(panel + d * LANES, LANES, from, d);
-            for (size_t d = squares; d < x->depth; d++)
-                for (size_t l = 0; l < together; l++) panel[d * LANES + l] = from[l][d];
-        }
-    }
+    s->in_place = x->k.row == 1;
+    for (size_t i = 1; s->in_place && i < s->count; i++) s->in_place = s->k[i] == s->k[0] + i;
+    if (!s->in_place) pack(s);
 }
 
 /* S: the product of the query with each key, of up to AT_ONCE vectors of keys side by side. */
 static void scores_of(const sight *s, size_t h) {
-    size_t D = s->x->depth, vectors = parts(s->count, LANES);
+    const minilm_cached_attention *x = s->x;
+    size_t D = x->depth, vectors = parts(s->count, LANES);
+    ptrdiff_t channel = s->in_place ? x->k.column : (ptrdiff_t)LANES, next = LANES * (s->in_place ? 1 : (ptrdiff_t)D);
     for (size_t i = 0; i < vectors; i += AT_ONCE) {
-        size_t n = smaller(AT_ONCE, vectors - i);
-        const real *panel = s->panels + (h * filled(s->x->keys) + i * LANES) * D;
+        size_t n = smaller(AT_ONCE, vectors - i), last = s->in_place ? smaller(s->count - (i + n - 1) * LANES, LANES) : LANES;
+        const real *keys = s->in_place ? s->k[i * LANES] + (ptrdiff_t)h * x->k.axis[0]
+                                       : s->panels + (h * filled(x->keys) + i * LANES) * D;
         vec sum[AT_ONCE] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-#define CASE(count)                                                                                      \
-    case count:                                                                                          \
-        for (size_t d = 0; d < D; d++) {                                                                 \
-            vec q = vec_all(s->query[d]);                                                                \
-            for (size_t j = 0; j < count; j++) sum[j] = vec_fma(vec_load(panel + (j * D + d) * LANES), q, sum[j]); \
-        }                                                                                                \
+#define CASE(count, load_last)                                                                                 \
+    case count:                                                                                                \
+        for (size_t d = 0; d < D; d++) {                                                                       \
+            vec q = vec_all(s->query[d]);                                                                      \
+            const real *k = keys + (ptrdiff_t)d * channel;                                                     \
+            for (ptrdiff_t j = 0; j < count - 1; j++) sum[j] = vec_fma(vec_load(k + j * next), q, sum[j]);     \
+            const real *end = k + (count - 1) * next;                                                          \
+            sum[count - 1] = vec_fma(load_last, q, sum[count - 1]);                                            \
+        }                                                                                                      \
         break;
-        switch (n) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#define CASES(load_last) switch (n) { CASE(1, load_last) CASE(2, load_last) CASE(3, load_last) CASE(4, load_last) }
+        if (last == LANES) {
+            CASES(vec_load(end))
+        } else {
+            CASES(vec_load_first(end, last, 0))
+        }
+#undef CASES
 #undef CASE
         for (size_t j = 0; j < n; j++) vec_store(s->scores + (i + j) * LANES, sum[j]);
     }

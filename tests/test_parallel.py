@@ -10,6 +10,7 @@ import pytest
 import minilm as ml
 from minilm import kernels, parallel
 from minilm.kernels.constants import Constants
+from minilm.models import translator
 from minilm.modes import state
 from minilm.ops.joining import joined
 from minilm.parallel import side_by_side, threads_side_by_side
@@ -108,3 +109,15 @@ def test_joined_parameters_are_kept_with_the_constants():
         assert z is not first
         z.sum().backward()
     np.testing.assert_array_equal(parts[0].grad.array, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 16, 32])
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 64, 96, 97, 200])
+def test_batches_of_sources_are_whole_and_even(count, size, threads):
+    batches = translator._batches(list(range(count)), size, threads)
+    assert sorted(number for batch in batches for number in batch) == list(range(count))
+    assert all(0 < len(batch) <= size for batch in batches)
+    if 1 < len(batches) <= threads:  # one for each thread: as many sources, of all lengths
+        means = [np.mean(batch) for batch in batches]
+        assert max(means) - min(means) <= len(batches)

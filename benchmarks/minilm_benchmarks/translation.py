@@ -62,11 +62,16 @@ def draw(rng: Any, s: dict[str, int]) -> Arrays:
 
 
 def cases(workload: str, brief: bool, case: Any, peers: tuple[str, ...]) -> Iterator[Any]:
-    """The workload's cases: a step in both precisions, or the search."""
+    """The workload's cases: a step in both precisions, or the search.
+
+    Two searches: outputs that all have T tokens, and outputs that end behind as many tokens as their source has, from
+    half of T to all of it, as those of a trained model end at different times.
+    """
     s = TINY if brief else SIZES
     name = "{layers} + {layers} x {C}, B {B}, up to {T} tokens, V {V}".format(**s)
     if workload == "W13":
-        yield case(workload, f"beam {s['beams']}, {name}", "beam", s, peers)
+        for ends, words in enumerate(("all written to the end", "each as long as its source")):
+            yield case(workload, f"beam {s['beams']}, {name}, {words}", "beam", {**s, "ends": ends}, peers)
         return
     traffic = 4.0 * parameters(s) * (2 + 2 + 6)
     for precision in ("float32", "bfloat16"):
@@ -97,6 +102,52 @@ def flops(s: dict[str, int]) -> float:
 # --- minilm's ---------------------------------------------------------------------------------------
 
 
+class Ending:
+    """A model whose outputs end, and not before, as soon as they have as many tokens as their source."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def encode(self, ids: Any, mask: Any) -> Any:
+        """The memory, and how long outputs become."""
+        return self.model.encode(ids, mask), mask.numpy().sum(1)
+
+    def new_cache(self, memory: Any, length: int) -> Any:
+        """The model's, which also knows how long the output in each row becomes."""
+        encoded, lengths = memory
+        return EndingCache(self.model.new_cache(encoded, length), lengths)
+
+    def decode(self, tokens: Any, cache: Any) -> Any:
+        """The model's logits (N, V), in which only the end token, or all but that, can come."""
+        logits = self.model.decode(tokens, cache=cache.cache)
+        cache.written += 1
+        only_end(logits.numpy(), cache.lengths == cache.written)
+        return logits
+
+
+class EndingCache:
+    """The keys and values of a batch, and the length of each row's output."""
+
+    def __init__(self, cache: Any, lengths: Any) -> None:
+        self.cache, self.lengths, self.written = cache, lengths, 0
+
+    def reorder(self, rows: Any) -> None:
+        """Go on with these rows."""
+        self.cache.reorder(rows)
+        self.lengths = self.lengths[rows]
+
+
+def only_end(logits: Any, last: Any) -> None:
+    """Only token 1 may come in those rows of (N, V) whose `last` token this is, booleans (N,); in others it may not."""
+    ends = logits[last, 1]
+    logits[last] = -np.inf
+    logits[:, 1] = -np.inf
+    logits[last, 1] = ends
+
+
 def ours(case: Any, arrays: Arrays) -> Run:
     """A step by minilm.models.MarianMTModel, or beam search."""
     import minilm as ml
@@ -114,12 +165,14 @@ def ours(case: Any, arrays: Arrays) -> Run:
         from minilm.beam import BeamSearch
 
         model.eval()
-        T = case.sizes["T"]
+        T, ends = case.sizes["T"], case.sizes["ends"]
         sources = [row[:n] for row, n in zip(batch[0], batch[1].sum(1))]
+        least = 0 if ends else T - 1
         search = BeamSearch(
-            case.sizes["beams"], max_new_tokens=T, min_new_tokens=T - 1, eos_token_id=1, suppress_tokens=(0,)
+            case.sizes["beams"], max_new_tokens=T, min_new_tokens=least, eos_token_id=1, suppress_tokens=(0,)
         )
-        return lambda: searched(model, sources, search, len(sources))
+        writer = Ending(model) if ends else model
+        return lambda: searched(writer, sources, search, len(sources))
     ids, mask, labels = (ml.tensor(x) for x in batch)
     optimizer, learning = ml.optim.AdamW(model.parameters(), **ADAMW), list(model.parameters())
 
@@ -160,9 +213,19 @@ def theirs(case: Any, arrays: Arrays, compiled: Callable[[Any], Any]) -> Run:
     ids, mask, labels = (torch.from_numpy(arrays[name]) for name in ("input_ids", "attention_mask", "labels"))
     if case.kind == "beam":
         model.eval()
-        T, beams = case.sizes["T"], case.sizes["beams"]
-        options = {"num_beams": beams, "max_new_tokens": T, "min_new_tokens": T - 1, "bad_words_ids": [[0]]}
+        T, beams, ends = case.sizes["T"], case.sizes["beams"], case.sizes["ends"]
+        options = {"num_beams": beams, "max_new_tokens": T, "bad_words_ids": [[0]]}
         model.generation_config.forced_eos_token_id = None
+        if ends:
+            lengths = mask.sum(1).repeat_interleave(beams).numpy()
+
+            def ending(seen: Any, scores: Any) -> Any:
+                only_end(scores.numpy(), lengths == seen.shape[1])  # the start token stands before the output
+                return scores
+
+            options["logits_processor"] = transformers.LogitsProcessorList([ending])
+        else:
+            options["min_new_tokens"] = T - 1
         return lambda: model.generate(ids, attention_mask=mask, do_sample=False, **options)
     before = torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :-1].clamp(min=0)], 1)
     model.train()

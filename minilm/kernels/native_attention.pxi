@@ -105,7 +105,7 @@ def cached_attention(q, k, v, places, bias, scale):
     x.place_row, x.place_key = numbers.strides[0] // 8, numbers.strides[1] // 8
     # (N, H, D) is N matrices whose rows are heads; (R, S, H, D) is seen as H times R matrices whose rows are positions
     held = [place(&x.q, q.transpose(1, 0, 2), 1)]
-    held.append(place(&x.k, k.transpose(2, 0, 1, 3), 2))
+    held.append(place(&x.k, k.transpose(2, 0, 1, 3), 2, False, True))
     held.append(place(&x.v, v.transpose(2, 0, 1, 3), 2))
     if bias is not None:
         check_types("cached_attention", q, bias, "q and bias")

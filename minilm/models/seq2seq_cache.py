@@ -28,7 +28,9 @@ class SourceCache:
     """
 
     def __init__(self, k: Tensor, v: Tensor, places: Array) -> None:
-        self.keys, self.values = (x.array.transpose(0, 2, 1, 3) for x in (k, v))  # (sentences, S, H, D)
+        # (sentences, S, H, D), but the keys in memory channel by channel: so they are read, once for each token.
+        self.keys = np.ascontiguousarray(k.array.swapaxes(-1, -2)).transpose(0, 3, 1, 2)
+        self.values = v.array.transpose(0, 2, 1, 3)
         self.places = places
 
     def attend(self, q: Tensor, scale: float | None) -> Tensor:

@@ -237,6 +237,18 @@ def _within(model: Any, search: BeamSearch) -> BeamSearch:
     return replace(search, max_new_tokens=known, min_new_tokens=min(search.min_new_tokens, known))
 
 
+def _batches(order: list[int], size: int, threads: int) -> list[list[int]]:
+    """The numbers of sources, which stand longest first, in batches of at most `size`.
+
+    Where a thread gets one batch at most, each has of all lengths, so that none waits for another; of more, the long
+    ones come first, and a thread that is done takes the next.
+    """
+    count = max(min(threads, len(order) // LEAST_SHARE), -(-len(order) // size))
+    if count > threads:
+        return [order[first : first + size] for first in range(0, len(order), size)]
+    return [order[first::count] for first in range(count)]
+
+
 def _batched(
     model: Any,
     sources: Sequence[Array],
@@ -253,9 +265,7 @@ def _batched(
         apart: whether batches need nothing of each other: then each thread takes one.
     """
     order = sorted(range(len(sources)), key=lambda number: -len(sources[number]))
-    share = -(-len(order) // threads_side_by_side()) if apart else len(order)
-    size = min(batch_size, max(share, LEAST_SHARE))
-    batches = [order[first : first + size] for first in range(0, len(order), size)]
+    batches = _batches(order, batch_size, threads_side_by_side() if apart else 1)
     c, constants = model.config, constant_weights(model)
 
     def computed(numbers: list[int]) -> list[Any]:

@@ -99,6 +99,20 @@ def test_any_strides(backend):
     np.testing.assert_array_equal(backend.cached_attention(q, k, v, same, bias, 0.3), one)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("T", [1, 7, 8, 16, 21, 40, 131])
+def test_bits_do_not_depend_on_how_keys_lie_in_memory(native, T, dtype):
+    """Keys channel by channel are read where they are, if those that are seen stand in a row, and else are packed."""
+    rng = np.random.default_rng(T)
+    q, k, v = (rng.standard_normal(s).astype(dtype) for s in ((9, H, D), (R, T, H, D), (R, T, H, E)))
+    by_channel = np.ascontiguousarray(k.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    places = np.repeat(rng.integers(0, R, (9, 1)), T, 1)
+    places[1, -1] = places[2, 0] = places[3, T // 2] = places[4] = -1
+    places[5] = np.arange(T) % R
+    expected = native.cached_attention(q, k, v, places, None, 0.3)
+    np.testing.assert_array_equal(native.cached_attention(q, by_channel, v, places, None, 0.3), expected)
+
+
 def test_what_does_not_fit_is_refused(native):
     q, k, v, places, bias = given(5, 11)
     with pytest.raises(IndexError, match="places go up to 7, the rows to 6"):
