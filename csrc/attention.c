@@ -18,7 +18,6 @@
 #include "philox.h"
 #include "tile.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 
@@ -27,12 +26,6 @@ enum {
     KEYS = ATTENTION_KEYS,
     TILES_PER_TASK = 8,      /* of queries: so many share what is packed of k */
 };
-
-#ifdef MINILM_DOUBLE
-#define LEAST (-DBL_MAX)
-#else
-#define LEAST (-FLT_MAX)
-#endif
 
 /* One head: where its matrices begin, and what is packed of them. */
 typedef struct {

@@ -9,7 +9,6 @@
 #include "kernels.h"
 #include "tile.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 
@@ -17,12 +16,6 @@ enum {
     ROWS_PER_TASK = 10, /* with all heads, whose channels lie side by side; where that makes too few tasks, with one */
     AT_ONCE = 4,        /* vectors of scores, or of values, whose sums grow side by side */
 };
-
-#ifdef MINILM_DOUBLE
-#define LEAST (-DBL_MAX)
-#else
-#define LEAST (-FLT_MAX)
-#endif
 
 /* What some heads look at for one row. */
 typedef struct {

@@ -14,6 +14,7 @@
 #ifndef MINILM_SIMD_H
 #define MINILM_SIMD_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,11 +26,13 @@
 
 #ifdef MINILM_DOUBLE
 typedef double real;
+#define LEAST (-DBL_MAX) /* of the finite ones */
 typedef int64_t integer;
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
 #else
 typedef float real;
+#define LEAST (-FLT_MAX)
 typedef int32_t integer;
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127

@@ -67,7 +67,6 @@ from minilm.ops.arrange import (
 )
 from minilm.ops.einsum import einsum
 from minilm.ops.indexing import (
-    argsort,
     gather,
     index_add,
     index_select,
@@ -75,12 +74,11 @@ from minilm.ops.indexing import (
     nonzero,
     scatter,
     scatter_add,
-    sort,
     take_along_dim,
-    topk,
 )
 from minilm.ops.joining import cat, chunk, split, stack, unbind
 from minilm.ops.matmul import bmm, dot, matmul, mm, mv, outer
+from minilm.ops.ordering import argsort, sort, topk
 from minilm.ops.pointwise import (
     add,
     cos,

@@ -22,7 +22,7 @@ from minilm import random
 from minilm.errors import ConfigError, ShapeError
 from minilm.generation import LanguageModel, Sampling, constant_weights
 from minilm.modes import no_grad
-from minilm.ops.indexing import largest
+from minilm.ops.ordering import largest
 from minilm.ops.softmax import log_softmax
 from minilm.tensor import Tensor
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minilm.ops.indexing import Sorted
+from minilm.ops.ordering import Sorted
 from minilm.random import Generator
 from minilm.tensor import Tensor
 

@@ -1,9 +1,9 @@
-"""Elements by their positions: `x[...]` in all its forms, gather and scatter, sorting."""
+"""Elements by their positions: `x[...]` in all its forms, gather and scatter."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from minilm.device import array_module
 from minilm.errors import DtypeError, ShapeError
 from minilm.modes import state
 from minilm.ops.inplace import Copy, _broadcasts_to, check_writable, overwrite
-from minilm.ops.registry import Composite, Primitive, options, sample
+from minilm.ops.registry import Composite, Primitive, sample
 from minilm.ops.shape import _axis, expand, reshape
 from minilm.tensor import Tensor
 
@@ -54,29 +54,36 @@ def _as_view(index: Index) -> Index:
 
 
 def _integers_first(x: Any, index: Index) -> tuple[Any, Index]:
-    """Where an index mixes integers with arrays: the view of x at the integers, and the index into that.
+    """An index with arrays as PyTorch reads it, for NumPy: a view of x, and the index into that.
 
-    So PyTorch reads it: in x[0, :, [1, 2]] the array's axis stays where it is. NumPy counts the integer
-    among the arrays, and because of the slice between them moves their axis to the front.
+    In x[0, :, [1, 2]] the array's axis stays where it is. NumPy counts the integer among the arrays, and because of the
+    slice between them moves their axis to the front; so the view is x at the integers. For NumPy `...` stands between
+    arrays even where it covers no axis; so it becomes the slices that it stands for.
     """
     parts = index if isinstance(index, tuple) else (index,)
+    taken = [0 if part is None or part is ... else _axes_of(part) for part in parts]
+    dots = [place for place, part in enumerate(parts) if part is ...]
+    if len(dots) == 1 and (missing := x.ndim - sum(taken)) >= 0:
+        parts = (*parts[: dots[0]], *[slice(None)] * missing, *parts[dots[0] + 1 :])
     if not any(_is_integer(part) for part in parts):
-        return x, index
+        return x, parts
     view: list[Any] = []
     rest: list[Any] = []
     for part in parts:
         if _is_integer(part):
             view.append(part)
-        elif part is ...:
+        elif part is None or part is ... or isinstance(part, slice):
             view.append(part)
-            rest.append(part)
-        elif part is None or isinstance(part, slice):
-            view.append(part)
-            rest.append(slice(None))
-        else:  # an array; a mask covers as many axes as it has
-            view += [slice(None)] * (np.ndim(part) if np.asarray(part).dtype == bool else 1)
+            rest.append(part if part is ... else slice(None))
+        else:
+            view += [slice(None)] * _axes_of(part)
             rest.append(part)
     return x[tuple(view)], tuple(rest)
+
+
+def _axes_of(part: Any) -> int:
+    """How many axes an integer, a slice or an array stands for: a mask for as many as it has."""
+    return np.ndim(part) if not isinstance(part, slice) and np.asarray(part).dtype == bool else 1
 
 
 def _is_integer(part: Any) -> bool:
@@ -410,106 +417,8 @@ class OneHot(Primitive, shapes="(...) -> (?)", dtypes="keep", differentiable=Fal
         return (x[..., None] == xp.arange(classes)).astype(np.int64)
 
 
-# --- order ----------------------------------------------------------------------------------------
-
-
-class Sorted(NamedTuple):
-    """What `sort` and `topk` give."""
-
-    values: Any
-    indices: Any
-
-
-def _order(x: Any, axis: int, descending: bool) -> Any:
-    """The indices that sort x along an axis; equal elements keep their order, also when descending."""
-    xp = array_module(x)
-    if not descending:
-        return xp.argsort(x, axis, kind="stable")
-    backwards = xp.argsort(xp.flip(x, axis), axis, kind="stable")
-    return x.shape[axis] - 1 - xp.flip(backwards, axis)
-
-
-class Sort(Primitive, shapes="(...) -> (...)", dtypes="keep", smooth=False):
-    """The elements in rising (or falling) order along `dim`, and where each was; equals keep their order."""
-
-    domain = "distinct"
-    samples = options(dim=[-1, 0], descending=[False, True])
-    result = Sorted
-
-    def forward(ctx, x, dim=-1, descending=False, stable=True):
-        ctx.shape = x.shape
-        if not x.ndim:
-            ctx.grid = ...
-            return x.copy(), np.zeros((), np.int64)
-        axis = _axis("sort", dim, x.ndim)
-        indices = _order(x, axis, descending)
-        ctx.grid = grid = _grid(indices, axis)
-        return x[grid], indices
-
-    def backward(ctx, dvalues, _):
-        return index_scatter(dvalues, ctx.grid, ctx.shape)
-
-    def torch(torch, x, dim=-1, descending=False):
-        return torch.sort(x, dim=dim, descending=descending, stable=True)
-
-
-class Argsort(Primitive, shapes="(...) -> (...)", dtypes="keep", differentiable=False):
-    """The indices that sort x along `dim`; equals keep their order."""
-
-    samples = options(dim=[-1, 0], descending=[False, True])
-
-    def forward(ctx, x, dim=-1, descending=False, stable=True):
-        return _order(x, _axis("argsort", dim, x.ndim), descending) if x.ndim else np.zeros((), np.int64)
-
-
-class Largest(Primitive, shapes="(..., C) -> (?)", dtypes="float", differentiable=False, method=False):
-    """The `count` largest elements of each row, in order, and where each was: `topk` without gradient or NaN.
-
-    Of equal ones the first come first. Errors: ShapeError if there are fewer.
-    """
-
-    domain = "distinct"
-    samples = [sample((2, 3, 67), count=5), sample((7,), count=0), sample((3, 7), count=7), sample((2, 300), count=3)]
-    result = Sorted
-
-    def forward(ctx, x, count):
-        if not 0 <= count <= x.shape[-1]:
-            raise ShapeError(f"largest: {count} elements were asked for, a row of {x.shape} has fewer")
-        return kernels.largest(x, count)
-
-    def torch(torch, x, count):
-        return torch.topk(x.detach(), count)
-
-
-class Topk(Primitive, shapes="(...) -> (?)", dtypes="keep", smooth=False):
-    """The k largest (or smallest) elements along `dim`, in order, and where each was.
-
-    Errors: ShapeError if there are fewer than k.
-    """
-
-    domain = "distinct"
-    samples = [*options(k=[2], dim=[-1, 1], largest=[True, False]), sample((7,), k=0), sample((7,), k=7)]
-    result = Sorted
-
-    def forward(ctx, x, k, dim=-1, largest=True, sorted=True):
-        axis = _axis("topk", dim, x.ndim)
-        if not 0 <= k <= (x.shape[axis] if x.ndim else 1):
-            raise ShapeError(f"topk: {k} elements were asked for, axis {dim} of {x.shape} has fewer")
-        ctx.shape = x.shape
-        if not x.ndim:
-            ctx.grid = ...
-            return x.copy(), np.zeros((), np.int64)
-        indices = _order(x, axis, largest)[(slice(None),) * axis + (slice(0, k),)]
-        ctx.grid = grid = _grid(indices, axis)
-        return x[grid], indices
-
-    def backward(ctx, dvalues, _):
-        return index_scatter(dvalues, ctx.grid, ctx.shape)
-
-
 take_along_dim, masked_select = TakeAlongDim.apply, MaskedSelect.apply
-nonzero, one_hot, sort, argsort, topk = Nonzero.apply, OneHot.apply, Sort.apply, Argsort.apply, Topk.apply
-largest = Largest.apply
+nonzero, one_hot = Nonzero.apply, OneHot.apply
 
 
 # --- with the axis second, as PyTorch has it ----------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minilm import dtypes
-from minilm.ops import arrange, indexing, joining, matmul, pointwise, reduction, selection, shape
+from minilm.ops import arrange, indexing, joining, matmul, ordering, pointwise, reduction, selection, shape
 from minilm.ops.einsum import einsum
 from minilm.tensor import Tensor, wrap
 
@@ -370,12 +370,12 @@ def _round(a: Any, decimals: int = 0) -> Any:
 
 @_serves(np.sort)
 def _sort(a: Any, axis: int = -1) -> Any:
-    return indexing.sort(a, axis).values
+    return ordering.sort(a, axis).values
 
 
 @_serves(np.argsort)
 def _argsort(a: Any, axis: int = -1) -> Any:
-    return indexing.argsort(a, axis)
+    return ordering.argsort(a, axis)
 
 
 @_serves(np.take)

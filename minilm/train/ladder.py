@@ -47,8 +47,8 @@ TITLES = {NGRAM: "n-gram", "ffnn": "feed-forward", "rnn": "RNN", "lstm": "LSTM",
 NETWORKS: dict[str, dict[str, Any]] = {
     "ffnn": {"model.context": 8, "model.n_embd": 32, "learning_rate": 4e-3},
     "rnn": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
-    "lstm": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 1.6e-2},
-    "gru": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 8e-3},
+    "lstm": {"model.n_layer": 1, "model.n_embd": 24, "learning_rate": 3e-2},
+    "gru": {"model.n_layer": 1, "model.n_embd": 24, "learning_rate": 1.6e-2},
     "gpt": {"model.n_layer": 2, "model.n_head": 4, "model.bias": False, "looking_back": 4, "learning_rate": 1e-2},
 }
 WIDTH = {"ffnn": "n_hidden", "gpt": "n_embd"}  # of the others n_hidden

@@ -102,6 +102,21 @@ def test_any_assignment_equals_pytorch(torch, case, recorded, number):
         assert_same(g, h.numpy())
 
 
+def test_dots_without_an_axis_do_not_part_arrays(both):
+    """PyTorch leaves the arrays' axis in its place; NumPy would move it to the front."""
+
+    def story(m):
+        x = m.arange(60, dtype=m.float64).reshape(SHAPE)
+        y, mask = x * 1, m.tensor([True, False, True])
+        places = m.tensor([1, 3])
+        y[:, mask, ..., places] = -1.0
+        y[None, m.tensor([0, 1]), ..., mask, :] = m.arange(10, dtype=m.float64).reshape(1, 2, 5)
+        return [x[:, mask, ..., places], x[None, m.tensor([0, 1]), ..., mask, :], x[None, 0, ..., mask, places], y]
+
+    both(story)
+    assert ml.zeros(*SHAPE)[:, [0, 2], ..., [1, 3]].shape == (4, 2)
+
+
 def test_an_integer_beside_a_distant_array_leaves_its_axis_in_place(both):
     """PyTorch takes the integer first; NumPy would move the array's axis to the front."""
 
