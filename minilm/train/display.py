@@ -27,12 +27,14 @@ class TrainingDisplay(Observer):
 
     def __init__(self, console: Console) -> None:
         self.display = Display(console)
-        self._peak = 0.0
+        self._peak, self._peak_name = 0.0, "peak"
         self._saving_since: float | None = None
 
     def started(self, trainer: Trainer) -> None:
         """Measure the chip and show the bar."""
         self._peak = measure_peak() * 1e9
+        if trainer.config.precision != "float32":
+            self._peak_name = "float32's peak"
         self._move(trainer)
 
     def stepped(self, trainer: Trainer) -> None:
@@ -89,11 +91,11 @@ class TrainingDisplay(Observer):
         self.display.move(p.step, p.steps, *lines, *more, **settings)
 
     def _speed(self, trainer: Trainer) -> list[str]:
-        """Tokens/s, share of the peak, memory."""
+        """Tokens/s, share of float32's peak, which products in bfloat16 may go beyond, and memory."""
         p = trainer.progress
         per_token = getattr(trainer.model, "flops_per_token", None)
         share = f"{p.tokens_per_second * per_token() / self._peak:4.0%}" if per_token and self._peak else "  - "
-        return [f"{p.tokens_per_second:>7,.0f} tokens/s", f"{share} of peak", f"memory {memory() / 2**20:,.0f} MiB"]
+        return [f"{p.tokens_per_second:>7,.0f} tokens/s", f"{share} of {self._peak_name}", f"memory {memory() / 2**20:,.0f} MiB"]
 
 
 def _step(trainer: Trainer) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "rnn": {"model.n_layer": 1, "model.n_embd": 64, "learning_rate": 4e-3},
     "lstm": {"model.n_layer": 1, "model.n_embd": 24, "learning_rate": 3e-2},
     "gru": {"model.n_layer": 1, "model.n_embd": 24, "learning_rate": 1.6e-2},
-    "gpt": {"model.n_layer": 2, "model.n_head": 4, "model.bias": False, "looking_back": 4, "learning_rate": 1e-2},
+    "gpt": {"model.n_layer": 2, "model.n_head": 4, "model.bias": False, "looking_back": 4, "learning_rate": 5e-3},
 }
 WIDTH = {"ffnn": "n_hidden", "gpt": "n_embd"}  # of the others n_hidden
 UNIT = 4  # widths are multiples of it, so that there may be as many heads
@@ -351,15 +352,19 @@ def _rung(kind: str, form: str, size: int, seconds: float, tokens: int, nats: fl
 
 
 def _steps_within(seconds: float, run: TextConfig, corpus: Corpus, trial: float = 3.0) -> int:
-    """How many steps fit into so many seconds, by a trial of some seconds on a model that is thrown away."""
+    """How many steps fit into so many seconds, by a trial of some seconds on a model that is thrown away.
+
+    The median of their times counts: where something else runs for a moment, the mean would promise too few.
+    """
     random.manual_seed(run.seed)
     trainer = Trainer(task(run.task).model(run.model), corpus.data(run), run)
     trainer.model.train()
     with precision(run.precision):
         for step in range(2):  # the first ones also fill caches and pools
             trainer.step(trainer.data.batch(step))
-        count, began = 0, time.perf_counter()
-        while (spent := time.perf_counter() - began) < min(trial, seconds / 10) or not count:
-            trainer.step(trainer.data.batch(count))
-            count += 1
-    return max(round(seconds * count / spent), 1)
+        times: list[float] = []
+        while sum(times) < min(trial, seconds / 10) or not times:
+            began = time.perf_counter()
+            trainer.step(trainer.data.batch(len(times)))
+            times.append(time.perf_counter() - began)
+    return max(round(seconds / statistics.median(times)), 1)

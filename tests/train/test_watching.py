@@ -116,6 +116,13 @@ def test_a_run_shows_all_of_its_figures(begin, terminal, monkeypatch):
     assert not terminal or max(map(len, plain)) <= 80
 
 
+def test_products_in_bfloat16_are_compared_with_float32s_peak(begin):
+    trainer, console = begin(precision="bf16"), a_console(False)
+    trainer.observers.append(TrainingDisplay(console))
+    trainer.train()
+    assert re.search(r"\d+% of float32's peak  memory", console.file.getvalue())
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_checkpoint_that_takes_long_says_how_far_it_is(begin, terminal, monkeypatch):
     monkeypatch.setattr("minilm.display.REFRESH", 0)
