@@ -95,7 +95,11 @@ class TrainingDisplay(Observer):
         p = trainer.progress
         per_token = getattr(trainer.model, "flops_per_token", None)
         share = f"{p.tokens_per_second * per_token() / self._peak:4.0%}" if per_token and self._peak else "  - "
-        return [f"{p.tokens_per_second:>7,.0f} tokens/s", f"{share} of {self._peak_name}", f"memory {memory() / 2**20:,.0f} MiB"]
+        return [
+            f"{p.tokens_per_second:>7,.0f} tokens/s",
+            f"{share} of {self._peak_name}",
+            f"memory {memory() / 2**20:,.0f} MiB",
+        ]
 
 
 def _step(trainer: Trainer) -> str:
